@@ -1,0 +1,1 @@
+"""Where weights live: saving, loading and (later) downloading encoders."""

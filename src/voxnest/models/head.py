@@ -1,0 +1,52 @@
+"""The head: pooled statistics to an embedding whose prefixes are embeddings too."""
+
+from collections.abc import Iterable
+
+from torch import Tensor, nn
+
+from voxnest.errors import ConfigError
+
+
+class MatryoshkaProjection(nn.Module):
+    """Batch normalisation and one linear layer; the first d numbers of its output are an embedding for each d.
+
+    Every encoder ends in one of these. With a single dimension it is the plain head of the field.
+
+    Args:
+        in_features: size of the pooled vector.
+        dims: sizes of the embeddings, in any order; the largest is the full embedding.
+        out_norm: a further batch normalisation of the embedding.
+
+    Source: Kusupati et al., Matryoshka Representation Learning (arXiv 2205.13147).
+
+    Raises:
+        ConfigError: for dimensions that are not positive, or none.
+    """
+
+    def __init__(self, in_features: int, dims: Iterable[int], *, out_norm: bool = False) -> None:
+        super().__init__()
+        self.dims = tuple(sorted(set(dims)))
+        if not self.dims or self.dims[0] < 1:
+            raise ConfigError("dims", repr(list(self.dims)), "one or more positive numbers")
+        self.norm = nn.BatchNorm1d(in_features)
+        self.linear = nn.Linear(in_features, self.dims[-1])
+        self.out_norm = nn.BatchNorm1d(self.dims[-1]) if out_norm else None
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """`[batch, in_features]` to the full embedding `[batch, dims[-1]]`."""
+        embedding = self.linear(self.norm(pooled))
+        return embedding if self.out_norm is None else self.out_norm(embedding)
+
+    def check_dim(self, dim: int) -> int:
+        """Give `dim` back if the model was trained for it.
+
+        Raises:
+            ConfigError: that lists the dimensions there are.
+        """
+        if dim not in self.dims:
+            raise ConfigError("dim", f"{dim}", "one the model was trained for: " + ", ".join(map(str, self.dims)))
+        return dim
+
+    def prefix(self, embedding: Tensor, dim: int) -> Tensor:
+        """The first `dim` numbers of a full embedding `[batch, dims[-1]]`: `[batch, dim]`."""
+        return embedding[:, : self.check_dim(dim)]

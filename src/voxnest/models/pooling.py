@@ -1,0 +1,103 @@
+"""Pooling: frames to one vector per utterance.
+
+Every pooling maps `[batch, frames, channels]` to `[batch, out_channels]`, in float32 whatever the input.
+Source of the names and formulas: wespeaker's pooling layers, which the official ReDimNet also uses.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from voxnest.errors import ConfigError
+
+
+class TemporalAveragePooling(nn.Module):
+    """TAP: the mean over time."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.out_channels = channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[batch, frames, channels]` to `[batch, channels]`."""
+        return x.float().mean(dim=1)
+
+
+class TemporalStatisticsPooling(nn.Module):
+    """TSTP: mean and (unbiased) standard deviation over time, side by side."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.out_channels = 2 * channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[batch, frames, channels]` to `[batch, 2 * channels]`."""
+        variance, mean = torch.var_mean(x.float(), dim=1)
+        return torch.cat([mean, torch.sqrt(variance + 1e-7)], dim=1)
+
+
+class TemporalDeviationPooling(nn.Module):
+    """TSDP: the (unbiased) standard deviation over time."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.out_channels = channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[batch, frames, channels]` to `[batch, channels]`."""
+        return torch.sqrt(x.float().var(dim=1) + 1e-7)
+
+
+class AttentiveStatisticsPooling(nn.Module):
+    """ASTP: mean and standard deviation over time, weighted by an attention per channel.
+
+    Args:
+        channels: of the input.
+        bottleneck: hidden size of the attention.
+        global_context: let the attention also see each channel's mean and deviation over the utterance.
+
+    Source: Desplanques et al., ECAPA-TDNN (arXiv 2005.07143), in wespeaker's form.
+    """
+
+    def __init__(self, channels: int, bottleneck: int = 128, *, global_context: bool = False) -> None:
+        super().__init__()
+        self.channels, self.out_channels, self.global_context = channels, 2 * channels, global_context
+        self.attend = nn.Linear(channels * (3 if global_context else 1), bottleneck)
+        self.score = nn.Linear(bottleneck, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[batch, frames, channels]` to `[batch, 2 * channels]`."""
+        weights = self.attend.weight.split(self.channels, dim=1)
+        hidden = nn.functional.linear(x, weights[0], self.attend.bias)
+        wide = x.float()  # variances cancel badly in half precision
+        if self.global_context:
+            # The context is the same at every frame, so its share of the layer is computed once per utterance.
+            variance, mean = torch.var_mean(wide, dim=1)
+            context = nn.functional.linear(
+                torch.cat([mean, torch.sqrt(variance + 1e-7)], dim=1), torch.cat(weights[1:], dim=1)
+            )
+            hidden = hidden + context[:, None]
+        attention = torch.softmax(self.score(torch.tanh(hidden)).float(), dim=1)
+        mean = (attention * wide).sum(dim=1)
+        variance = (attention * wide.square()).sum(dim=1) - mean.square()
+        return torch.cat([mean, torch.sqrt(variance.clamp(min=1e-7))], dim=1)
+
+
+POOLINGS = {
+    "TAP": TemporalAveragePooling,
+    "TSDP": TemporalDeviationPooling,
+    "TSTP": TemporalStatisticsPooling,
+    "ASTP": AttentiveStatisticsPooling,
+}
+
+
+def create_pooling(name: str, channels: int, *, global_context: bool = False) -> nn.Module:
+    """The pooling that the field calls `name` (TAP, TSDP, TSTP, ASTP). `global_context` matters to ASTP alone.
+
+    Raises:
+        ConfigError: for an unknown name.
+    """
+    if name not in POOLINGS:
+        raise ConfigError("pooling", repr(name), "one of " + ", ".join(POOLINGS))
+    if name == "ASTP":
+        return AttentiveStatisticsPooling(channels, global_context=global_context)
+    return POOLINGS[name](channels)

@@ -1,0 +1,187 @@
+"""The registry: what can be built by name, and what was published about it. A model's card is data."""
+
+import difflib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from voxnest.errors import ConfigError
+from voxnest.models import redimnet
+from voxnest.models.encoder import SpeakerEncoder
+
+
+@dataclass(frozen=True)
+class Published:
+    """What the source says of a model.
+
+    Attributes:
+        parameters: in millions.
+        gmacs: multiply-accumulates for 2 s of speech, in thousands of millions.
+        eer: equal error rate in percent per test list, without score normalisation.
+        source: where it says so.
+    """
+
+    parameters: float | None = None
+    gmacs: float | None = None
+    eer: dict[str, float] = field(default_factory=dict)
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Card:
+    """One entry of the registry.
+
+    Attributes:
+        summary: one line.
+        build: makes the encoder from the name and settings.
+        config_type: dataclass of the settings; its fields are what `create_encoder` accepts.
+        settings: those that differ from the defaults of `config_type`.
+        published: figures of the source.
+    """
+
+    summary: str
+    build: Callable[[str, dict[str, Any]], SpeakerEncoder]
+    config_type: type
+    settings: dict[str, Any]
+    published: Published = Published()
+
+
+def _redimnet(summary: str, published: Published = Published(), **settings: Any) -> Card:
+    return Card(summary, redimnet.build, redimnet.ReDimNetConfig, settings, published)
+
+
+def _vox1(parameters: float, gmacs: float, o: float, e: float, h: float) -> Published:
+    eer = {"Vox1-O": o, "Vox1-E": e, "Vox1-H": h}
+    return Published(parameters, gmacs, eer, "arXiv 2407.18223, large-margin fine-tuned on VoxCeleb2")
+
+
+_B5_STAGES = [(1, 4, 2, 48), (2, 4, 2, 48), (1, 6, 2, 48), (2, 6, 1, 32), (1, 8, 1, 24), (2, 4, 1, 16)]
+
+# b-sizes: the configurations that wespeaker publishes, with the official analysis hop of 240 samples.
+CARDS: dict[str, Card] = {
+    "redimnet-tiny": _redimnet(
+        "a toy for tests and the demo",
+        bins=40,
+        channels=8,
+        stages=[(1, 1, 1, None), (2, 2, 1, None), (2, 2, 1, 8)],
+        block_1d="conv+att",
+        group_divisor=8,
+        out_channels=128,
+        hop_length=240,
+        dims=(16, 32, 64),
+    ),
+    "redimnet-b0": _redimnet(
+        "1.0 M parameters, for small devices",
+        _vox1(1.0, 0.43, 1.16, 1.25, 2.20),
+        bins=60,
+        channels=10,
+        block_1d="conv+att",
+        block_2d="basic_resnet",
+        stages=[(1, 2, 1, 30), (2, 3, 2, 30), (1, 3, 3, 30), (2, 4, 2, 10), (1, 3, 1, 10)],
+        group_divisor=1,
+        hop_length=240,
+        global_context=True,
+    ),
+    "redimnet-b1": _redimnet(
+        "2.2 M parameters",
+        _vox1(2.2, 0.54, 0.85, 0.97, 1.73),
+        channels=12,
+        block_1d="conv+att",
+        stages=[(1, 2, 1, None), (2, 3, 1, None), (3, 4, 1, 12), (2, 5, 1, 12), (2, 3, 1, 8)],
+        group_divisor=8,
+        hop_length=240,
+        global_context=True,
+    ),
+    "redimnet-b2": _redimnet(
+        "4.7 M parameters, the usual choice",
+        _vox1(4.7, 0.90, 0.57, 0.76, 1.32),
+        block_1d="conv+att",
+        group_divisor=4,
+        hop_length=240,
+        global_context=True,
+    ),
+    "redimnet-b3": _redimnet(
+        "3.0 M parameters, deeper and narrower",
+        _vox1(3.0, 3.00, 0.50, 0.73, 1.33),
+        block_1d="conv+att",
+        block_2d="basic_resnet_fwse",
+        stages=[(1, 6, 4, 32), (2, 6, 2, 32), (1, 8, 2, 32), (2, 10, 2, 16), (1, 10, 1, 16), (2, 8, 1, 16)],
+        group_divisor=1,
+        hop_length=240,
+        global_context=True,
+    ),
+    "redimnet-b4": _redimnet(
+        "6.3 M parameters",
+        _vox1(6.3, 4.80, 0.51, 0.68, 1.26),
+        channels=32,
+        block_1d="conv+att",
+        block_2d="basic_resnet_fwse",
+        stages=_B5_STAGES,
+        group_divisor=1,
+        hop_length=240,
+        global_context=True,
+    ),
+    "redimnet-b5": _redimnet(
+        "9.2 M parameters",
+        _vox1(9.2, 9.87, 0.43, 0.61, 1.08),
+        channels=32,
+        block_1d="conv+att",
+        block_2d="basic_resnet_fwse",
+        stages=_B5_STAGES,
+        group_divisor=16,
+        hop_length=240,
+        global_context=True,
+    ),
+    "redimnet-b6": _redimnet(
+        "15.0 M parameters, the most accurate",
+        _vox1(15.0, 20.27, 0.40, 0.55, 1.05),
+        channels=32,
+        block_1d="conv+att",
+        block_2d="basic_resnet",
+        stages=[(1, 4, 4, 32), (2, 6, 2, 32), (1, 6, 2, 24), (3, 8, 1, 24), (1, 8, 1, 16), (2, 8, 1, 16)],
+        group_divisor=32,
+        hop_length=240,
+        global_context=True,
+    ),
+    "redimnet-m": _redimnet("the default configuration of the reference"),
+}
+
+
+def list_models() -> list[str]:
+    """The names that `create_encoder` knows."""
+    return list(CARDS)
+
+
+def create_encoder(name: str, *, dims: Sequence[int] | None = None, **overrides: Any) -> SpeakerEncoder:
+    """Build an untrained encoder.
+
+    Args:
+        name: one of `list_models()`.
+        dims: sizes of the embeddings; several make a Matryoshka head, each a prefix of the largest.
+        overrides: settings that replace the registry's, by the field names of the model's configuration
+            (for ReDimNet: `voxnest.models.redimnet.ReDimNetConfig`).
+
+    Raises:
+        ConfigError: for an unknown name or setting; it names the nearest right one.
+
+    Example:
+        >>> encoder = create_encoder("redimnet-b0", dims=(64, 128, 192, 256))
+        >>> encoder(torch.randn(1, 32000), dim=64).shape
+        torch.Size([1, 64])
+    """
+    if name not in CARDS:
+        raise ConfigError("model", repr(name), _nearest(name, list_models()))
+    card = CARDS[name]
+    known = [item.name for item in fields(card.config_type)]
+    for key in overrides:
+        if key not in known:
+            raise ConfigError(f"{name}: {key}", "unknown setting", _nearest(key, known))
+    settings = {**card.settings, **overrides}
+    if dims is not None:
+        settings["dims"] = tuple(dims)
+    return card.build(name, settings)
+
+
+def _nearest(word: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"{close[0]!r}?" if close else "one of " + ", ".join(known)

@@ -1,0 +1,79 @@
+"""The mel front end gives what the official one gives, and masks only in training."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from voxnest.audio import read_audio
+from voxnest.frontends import ReDimNetMel, SpecAugment, mel_filters
+
+
+@pytest.fixture
+def excerpt(speech: Path) -> Tensor:
+    return torch.from_numpy(read_audio(speech).samples[16000:64000])[None]
+
+
+@pytest.mark.parametrize(("bins", "hop_length"), [(72, 160), (60, 240)])
+def test_features_equal_the_official_ones(shared: Path, excerpt: Tensor, bins: int, hop_length: int) -> None:
+    expected = np.load(shared / "parity" / "features.npz")[f"redimnet_mel{bins}_hop{hop_length}"]
+    features = ReDimNetMel(bins, hop_length=hop_length)(excerpt)[0]
+    np.testing.assert_allclose(features.numpy(), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("bins", [60, 72])
+def test_filters_and_window_equal_the_buffers_of_an_official_checkpoint(shared: Path, bins: int) -> None:
+    buffers = np.load(shared / "parity" / "redimnet-spec-buffers.npz")
+    frontend = ReDimNetMel(bins)
+    filters = buffers[f"mels{bins}/spec.torchfbank.2.mel_scale.fb"]
+    window = buffers[f"mels{bins}/spec.torchfbank.2.spectrogram.window"]
+    np.testing.assert_allclose(frontend.filters.numpy(), filters, atol=1e-5)
+    np.testing.assert_allclose(frontend.window.numpy(), window, atol=1e-6)
+
+
+def test_every_filter_lies_between_its_neighbours() -> None:
+    peaks = mel_filters(60, 512, 16000, 20, 7600).argmax(dim=0)
+    assert (peaks.diff() >= 0).all()
+
+
+@pytest.mark.parametrize("normalization", ["mn", "mvn", "bn", None])
+def test_normalisation_does_what_it_says(normalization: str | None) -> None:
+    frontend = ReDimNetMel(40, normalization=normalization, normalize_signal=True).train()
+    features = frontend(torch.randn(4, 16000))
+    mean, deviation = features.mean(dim=-1), features.std(dim=-1)
+    assert features.shape == (4, 40, 101)
+    if normalization in ("mn", "mvn"):
+        assert mean.abs().max() < 1e-4
+    if normalization == "mvn":
+        torch.testing.assert_close(deviation, torch.ones_like(deviation), atol=1e-3, rtol=0)
+    if normalization is None:
+        assert mean.abs().max() > 1
+
+
+def test_normalised_signal_makes_features_independent_of_level() -> None:
+    waveform = torch.randn(1, 16000)
+    frontend = ReDimNetMel(40, normalization=None, normalize_signal=True)
+    torch.testing.assert_close(frontend(waveform), frontend(0.1 * waveform + 0.2), atol=2e-3, rtol=0)
+
+
+def test_silence_gives_finite_features() -> None:
+    assert ReDimNetMel(40)(torch.zeros(1, 8000)).isfinite().all()
+
+
+def test_masks_hide_bands_in_training_and_nothing_otherwise() -> None:
+    torch.manual_seed(0)
+    mask, features = SpecAugment((3, 4), (5, 6)), torch.ones(16, 40, 100)
+    assert torch.equal(mask.eval()(features), features)
+    hidden = mask.train()(features) == 0
+    assert (hidden.all(dim=2).sum(dim=1) == 3).all()
+    assert (hidden.all(dim=1).sum(dim=1) == 5).all()
+    starts = hidden.all(dim=1).int().argmax(dim=1)
+    assert len(starts.unique()) > 4
+    assert (features == 1).all()  # the input is left alone
+
+
+def test_masks_longer_than_the_utterance_are_cut() -> None:
+    torch.manual_seed(0)
+    assert SpecAugment((0, 100), (0, 1000)).train()(torch.ones(2, 40, 10)).shape == (2, 40, 10)

@@ -1,0 +1,139 @@
+"""The losses do what their papers say, on whole embeddings and on prefixes."""
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from voxnest import AAMSoftmax, MatryoshkaLoss, SubCenterAAMSoftmax, TripletLoss
+from voxnest.errors import ConfigError
+
+
+@pytest.fixture
+def batch() -> tuple[torch.Tensor, torch.Tensor]:
+    torch.manual_seed(0)
+    return torch.randn(8, 32), torch.randint(0, 5, (8,))
+
+
+def arcface_by_angles(weight: torch.Tensor, embedding: torch.Tensor, label: torch.Tensor, margin: float) -> float:
+    """The paper's formula, written with angles: cos(theta + m) where theta + m stays below pi."""
+    total = 0.0
+    for vector, own in zip(embedding.double(), label.tolist(), strict=True):
+        angles = torch.acos(F.cosine_similarity(vector[None], weight.double()))
+        theta = angles[own].item()
+        logits = torch.cos(angles)
+        shifted = math.cos(theta + margin)
+        if theta + margin > math.pi:
+            shifted = math.cos(theta) - margin * math.sin(margin)
+        logits[own] = shifted
+        total += F.cross_entropy(30 * logits[None], torch.tensor([own])).item()
+    return total / len(label)
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.2, 0.5])
+def test_aam_softmax_is_the_papers_formula(batch: tuple[torch.Tensor, torch.Tensor], margin: float) -> None:
+    embedding, label = batch
+    loss = AAMSoftmax(32, 5, margin=margin)
+    expected = arcface_by_angles(loss.weight.detach(), embedding, label, margin)
+    assert loss(embedding, label).item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_aam_softmax_lowers_the_own_class_also_where_the_angle_would_pass_pi() -> None:
+    loss = AAMSoftmax(4, 2, margin=0.5)
+    opposite = -loss.weight.detach()[:1]
+    plain = AAMSoftmax(4, 2, margin=0.0)
+    plain.weight.data.copy_(loss.weight.data)
+    label = torch.tensor([0])
+    assert loss(opposite, label) > plain(opposite, label)
+
+
+def test_easy_margin_leaves_negative_cosines_alone(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
+    loss = AAMSoftmax(4, 2, margin=0.3, easy_margin=True)
+    plain = AAMSoftmax(4, 2, margin=0.0)
+    plain.weight.data.copy_(loss.weight.data)
+    label = torch.tensor([0])
+    assert loss(-loss.weight[:1], label).item() == pytest.approx(plain(-loss.weight[:1], label).item(), rel=1e-5)
+    assert loss(loss.weight[:1], label) > plain(loss.weight[:1], label)
+
+
+def test_the_margin_can_be_raised_during_training(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
+    embedding, label = batch
+    loss = AAMSoftmax(32, 5, margin=0.0)
+    before = loss(embedding, label).item()
+    loss.margin = 0.3
+    assert loss(embedding, label).item() > before
+
+
+@pytest.mark.parametrize("kind", [AAMSoftmax, SubCenterAAMSoftmax])
+def test_a_prefix_uses_the_prefix_of_the_class_weights(
+    batch: tuple[torch.Tensor, torch.Tensor], kind: type[AAMSoftmax]
+) -> None:
+    embedding, label = batch
+    loss = kind(32, 5)
+    loss(embedding[:, :8], label).backward()
+    assert loss.weight.grad is not None
+    assert loss.weight.grad[:, :8].abs().sum() > 0
+    assert loss.weight.grad[:, 8:].abs().sum() == 0
+
+
+def test_one_sub_center_is_plain_aam_softmax(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
+    plain, sub = AAMSoftmax(32, 5), SubCenterAAMSoftmax(32, 5, sub_centers=1)
+    sub.weight.data.copy_(plain.weight.data)
+    torch.testing.assert_close(plain(*batch), sub(*batch))
+
+
+def test_the_nearest_sub_center_counts() -> None:
+    loss = SubCenterAAMSoftmax(4, 2, margin=0.0, sub_centers=2)
+    loss.weight.data = torch.eye(4)
+    cosines = loss.cosines(torch.tensor([[0.0, 1.0, 0.0, 0.0]]))
+    torch.testing.assert_close(cosines, torch.tensor([[1.0, 0.0]]))
+
+
+def test_gradients_stay_finite_where_an_embedding_is_its_class_weight() -> None:
+    loss = AAMSoftmax(4, 2)
+    embedding = loss.weight.detach()[:1].clone().requires_grad_()
+    loss(embedding, torch.tensor([0])).backward()
+    assert embedding.grad is not None
+    assert embedding.grad.isfinite().all()
+
+
+def test_triplet_loss_takes_the_hardest_positive_and_negative() -> None:
+    angles = torch.tensor([0.0, 0.1, 0.6, 0.9, 2.0])
+    embedding = torch.stack([angles.cos(), angles.sin()], dim=1)
+    label = torch.tensor([0, 0, 0, 1, 2])  # speakers 1 and 2 have no positive
+    distance = 1 - (angles[:, None] - angles[None, :]).cos()
+    expected = torch.stack(
+        [distance[0, 2] - distance[0, 3], distance[1, 2] - distance[1, 3], distance[2, 0] - distance[2, 3]]
+    )
+    result = TripletLoss(margin=0.3)(embedding, label)
+    torch.testing.assert_close(result, F.relu(expected + 0.3).mean())
+
+
+def test_triplet_loss_without_a_triplet_is_zero_with_a_gradient() -> None:
+    embedding = torch.randn(3, 4, requires_grad=True)
+    loss = TripletLoss()(embedding, torch.tensor([0, 1, 2]))
+    loss.backward()
+    assert loss.item() == 0
+
+
+def test_matryoshka_loss_is_the_weighted_mean_over_prefixes(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
+    embedding, label = batch
+    base = AAMSoftmax(32, 5)
+    loss = MatryoshkaLoss(base, dims=(8, 32), weights=(1.0, 3.0))
+    total, parts = loss({8: embedding[:, :8], 32: embedding}, label)
+    assert parts[8].item() == pytest.approx(base(embedding[:, :8], label).item())
+    assert total.item() == pytest.approx(0.25 * parts[8].item() + 0.75 * parts[32].item())
+
+
+def test_matryoshka_loss_takes_any_base_loss(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
+    embedding, label = batch
+    total, parts = MatryoshkaLoss(TripletLoss(), dims=(8, 32))({8: embedding[:, :8], 32: embedding}, label)
+    assert set(parts) == {8, 32}
+    assert total.isfinite()
+
+
+@pytest.mark.parametrize("weights", [(1.0,), (0.0, 0.0), (1.0, -1.0)])
+def test_matryoshka_loss_refuses_senseless_weights(weights: tuple[float, ...]) -> None:
+    with pytest.raises(ConfigError):
+        MatryoshkaLoss(TripletLoss(), dims=(8, 32), weights=weights)
