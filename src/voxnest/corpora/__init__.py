@@ -1,0 +1,1 @@
+"""Speech corpora: find and describe recordings, make synthetic voices, cut and augment training crops."""
