@@ -1,0 +1,26 @@
+"""Evaluation: trial lists, scoring, error rates, reports and plots."""
+
+from voxnest.evaluation.metrics import compute_eer, compute_min_dcf, eer_interval, error_rates
+from voxnest.evaluation.plots import plot_det
+from voxnest.evaluation.protocol import evaluate
+from voxnest.evaluation.report import DimensionResult, EvaluationReport
+from voxnest.evaluation.scoring import as_norm, s_norm, score_trials
+from voxnest.evaluation.trials import Trial, make_trials, read_trials, write_trials
+
+__all__ = [
+    "DimensionResult",
+    "EvaluationReport",
+    "Trial",
+    "as_norm",
+    "compute_eer",
+    "compute_min_dcf",
+    "eer_interval",
+    "error_rates",
+    "evaluate",
+    "make_trials",
+    "plot_det",
+    "read_trials",
+    "s_norm",
+    "score_trials",
+    "write_trials",
+]

@@ -1,0 +1,86 @@
+"""What an evaluation found: error rates per prefix size, and the facts needed to trust and repeat them."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from voxnest.files import atomic_write
+
+
+@dataclass(frozen=True)
+class DimensionResult:
+    """How well one prefix size tells speakers apart.
+
+    Attributes:
+        eer: equal error rate, a fraction in [0, 1].
+        threshold: scores >= this are accepted at the equal error rate.
+        min_dcf: prior of a target trial -> normalised minimum detection cost.
+    """
+
+    eer: float
+    threshold: float
+    min_dcf: dict[float, float]
+
+
+@dataclass(frozen=True)
+class EvaluationReport:
+    """The outcome of `evaluate`.
+
+    Attributes:
+        model: name of the encoder.
+        trials: the trial list, or None when the trials did not come from a file.
+        targets: number of target trials.
+        nontargets: number of non-target trials.
+        recordings: number of recordings, each embedded once.
+        audio_seconds: their duration together.
+        embedding_seconds: wall-clock time spent on reading and embedding them.
+        dims: prefix size -> result, ascending.
+        labels: [trials] True for target trials.
+        scores: prefix size -> [trials] cosine similarities.
+    """
+
+    model: str
+    trials: str | None
+    targets: int
+    nontargets: int
+    recordings: int
+    audio_seconds: float
+    embedding_seconds: float
+    dims: dict[int, DimensionResult]
+    labels: NDArray[np.bool_] = field(repr=False, compare=False)
+    scores: dict[int, NDArray[np.floating]] = field(repr=False, compare=False)
+
+    @property
+    def real_time_factor(self) -> float:
+        """Seconds of computing per second of audio: 0.1 means ten times faster than real time."""
+        return self.embedding_seconds / self.audio_seconds
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the report as plain JSON values. Error rates are fractions: an `eer` of 0.0168 is 1.68%."""
+        return {
+            "model": self.model,
+            "trials": self.trials,
+            "targets": self.targets,
+            "nontargets": self.nontargets,
+            "recordings": self.recordings,
+            "audio_seconds": round(self.audio_seconds, 3),
+            "embedding_seconds": round(self.embedding_seconds, 3),
+            "real_time_factor": round(self.real_time_factor, 6),
+            "dims": {
+                str(dim): {
+                    "eer": result.eer,
+                    "threshold": result.threshold,
+                    "min_dcf": {f"{prior:g}": cost for prior, cost in result.min_dcf.items()},
+                }
+                for dim, result in self.dims.items()
+            },
+        }
+
+    def save_json(self, path: str | Path) -> None:
+        """Write `to_dict()` as JSON, atomically."""
+        with atomic_write(path) as temporary:
+            temporary.write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")

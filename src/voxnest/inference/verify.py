@@ -1,0 +1,84 @@
+"""Decide whether two recordings are of one speaker."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from voxnest.errors import ConfigError
+from voxnest.inference.extract import embed_files
+
+if TYPE_CHECKING:
+    from voxnest.models.encoder import SpeakerEncoder
+
+DEFAULT_THRESHOLD = 0.5
+"""Used where an encoder carries no threshold of its own. It is not calibrated for any model."""
+
+
+@dataclass(frozen=True)
+class Verification:
+    """The answer of `verify`.
+
+    Attributes:
+        score: cosine similarity of the two embeddings, in [-1, 1].
+        same: whether the score reaches the threshold.
+        threshold: the one used.
+        dim: the size of the embeddings compared.
+        calibrated: False if the threshold is the generic `DEFAULT_THRESHOLD`; True if the caller gave it or
+            the encoder carries it.
+        silent: those of the two recordings in which there is nothing to hear; the answer then means nothing.
+    """
+
+    score: float
+    same: bool
+    threshold: float
+    dim: int
+    calibrated: bool
+    silent: tuple[str, ...]
+
+
+def verify(
+    encoder: SpeakerEncoder,
+    a: str | Path,
+    b: str | Path,
+    dim: int | None = None,
+    threshold: float | None = None,
+) -> Verification:
+    """Compare the speakers of two recordings by the cosine similarity of their embeddings.
+
+    Args:
+        encoder: see `load_encoder`.
+        a: a recording.
+        b: another.
+        dim: compare the first `dim` numbers only; all if None.
+        threshold: the least score of one speaker. If None: the encoder's own for that `dim`
+            (`encoder.thresholds`), or `DEFAULT_THRESHOLD` if it carries none. `voxnest evaluate` tells one.
+
+    Raises:
+        AudioError: a recording cannot be used.
+        ConfigError: the encoder was not trained for `dim`, or the threshold is not in [-1, 1].
+        CheckpointError: the encoder gives embeddings that are not finite.
+
+    Example:
+        >>> verify(load_encoder("model.safetensors"), "monday.wav", "friday.m4a").same
+        True
+    """
+    if dim is None:
+        dim = encoder.embedding_dim
+    encoder.head.check_dim(dim)
+    own = encoder.thresholds.get(dim)
+    calibrated = threshold is not None or own is not None
+    if threshold is None:
+        threshold = DEFAULT_THRESHOLD if own is None else own
+    if not -1 <= threshold <= 1:
+        raise ConfigError("threshold", f"{threshold:g}", "a cosine similarity, in [-1, 1]")
+    embeddings = embed_files(encoder, [a, b])
+    first, second = embeddings[str(a)][:dim].astype(np.float64), embeddings[str(b)][:dim].astype(np.float64)
+    # A zero embedding is like nothing, itself included.
+    norm = math.sqrt(float(first @ first) * float(second @ second))
+    score = float(np.clip(first @ second / norm, -1, 1)) if norm > 0 else 0.0
+    return Verification(score, score >= threshold, threshold, dim, calibrated, tuple(embeddings.silent))
