@@ -46,6 +46,9 @@ class Augmentation:
         telephone_probability: share of crops that go through a telephone line (about 300 to 3400 Hz, mu-law).
         volume_db: gain in dB, drawn uniformly for every crop.
         noise_cache_gb: memory for noise recordings; larger collections are read from disk.
+        ramp_epochs: the probabilities grow from nothing at the first to their full size at the second of these
+            epochs (fractions of an epoch count). A network that starts on distorted speech of hundreds of speakers
+            may stay at chance for thousands of crops; started on clean speech, it takes off at once.
         sample_rate: of the crops, in Hz.
         seed: of the synthetic rooms and coloured noise.
 
@@ -70,6 +73,7 @@ class Augmentation:
         telephone_probability: float = 0.0,
         volume_db: Range = (-6, 6),
         noise_cache_gb: float = 1.0,
+        ramp_epochs: Range = (0, 0),
         sample_rate: int = 16000,
         seed: int = 0,
     ) -> None:
@@ -80,6 +84,7 @@ class Augmentation:
         self.noise_probability = _probability("noise_probability", noise_probability)
         self.reverberation_probability = _probability("reverberation_probability", reverberation_probability)
         self.telephone_probability = _probability("telephone_probability", telephone_probability)
+        self.ramp_epochs = _range("ramp_epochs", ramp_epochs, least=0, most=float("inf"))
         self._failures: dict[Path, str] = {}
 
         self._noise_seconds = np.zeros(0)
@@ -108,23 +113,36 @@ class Augmentation:
         """Noise and impulse-response files that could not be read in this process, and why."""
         return self._failures | (self._noise.failures if len(self._noise_seconds) else {})
 
-    def __call__(self, samples: np.ndarray, rng: np.random.Generator, speech: SpeechSource | None = None) -> np.ndarray:
+    def strength_at(self, epoch: float) -> float:
+        """The share of the probabilities that holds so many epochs after the start: see `ramp_epochs`."""
+        start, end = self.ramp_epochs
+        return 1.0 if epoch >= end else max(0.0, (epoch - start) / (end - start))
+
+    def __call__(
+        self,
+        samples: np.ndarray,
+        rng: np.random.Generator,
+        speech: SpeechSource | None = None,
+        *,
+        strength: float = 1.0,
+    ) -> np.ndarray:
         """Augment one crop.
 
         Args:
             samples: `[samples] float32` in [-1, 1]; not changed.
             rng: makes every choice.
             speech: gives other speakers' speech, for babble; without it no babble is added.
+            strength: factor of the probabilities, 0 to 1; the volume changes all the same.
 
         Returns:
             `[samples] float32` in [-1, 1], aligned with the input; scaled down, never clipped, if it would go
             beyond.
         """
-        if rng.random() < self.reverberation_probability:
+        if rng.random() < strength * self.reverberation_probability:
             samples = reverberate(samples, self._rirs[rng.integers(len(self._rirs))])
-        if rng.random() < self.noise_probability:
+        if rng.random() < strength * self.noise_probability:
             samples = self._add_noise(samples, rng, speech)
-        if rng.random() < self.telephone_probability:
+        if rng.random() < strength * self.telephone_probability:
             samples = telephone(samples, rng, self.sample_rate)
         gain = 10 ** (rng.uniform(*self.volume_db) / 20)
         peak = float(np.abs(samples).max(initial=0)) * gain
@@ -331,8 +349,8 @@ def _probability(name: str, value: float) -> float:
     return value
 
 
-def _range(name: str, value: Range, least: float = -200) -> Range:
+def _range(name: str, value: Range, least: float = -200, most: float = 200) -> Range:
     low, high = value
-    if not least <= low <= high <= 200:
-        raise ConfigError(name, f"{low} to {high}", f"two numbers in ascending order, from {least} to 200")
+    if not least <= low <= high <= most:
+        raise ConfigError(name, f"{low} to {high}", f"two numbers in ascending order, from {least} to {most}")
     return low, high

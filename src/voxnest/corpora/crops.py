@@ -198,7 +198,8 @@ class CropDataset(Dataset[Crop]):
         if speed != 1:
             samples = fit_length(soxr.resample(samples, speed, 1.0), count)
         if self.augmentation is not None:
-            samples = self.augmentation(samples, rng, self._other_speech(speaker))
+            strength = self.augmentation.strength_at(epoch + position / len(self))
+            samples = self.augmentation(samples, rng, self._other_speech(speaker), strength=strength)
         return Crop(samples, speaker + len(self.speakers) * speed_index, utterance)
 
     def _candidates(self, speaker: int, rng: np.random.Generator) -> Iterator[int]:
