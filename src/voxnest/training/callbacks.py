@@ -1,0 +1,287 @@
+"""Lightning callbacks: schedules and the end of a run, checkpoints and exports, weight averaging."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import lightning.pytorch as L
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Checkpoint, WeightAveraging
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from torch import Tensor
+
+from voxnest.errors import CheckpointError, VoxnestError
+from voxnest.files import atomic_write
+from voxnest.hub.checkpoint import save_encoder
+from voxnest.training.schedules import Clock, Limits, lr_factor, margin_at
+
+if TYPE_CHECKING:
+    from voxnest.training.config import TrainingConfig
+    from voxnest.training.data import SpeakerData
+    from voxnest.training.module import TrainingModule
+
+
+class TrainingInterruptedError(Exception):
+    """Training was stopped by Ctrl-C or SIGTERM, and can be continued.
+
+    Args:
+        step: the last step that is in the checkpoint; None if there is no checkpoint yet.
+        status: the exit status a shell expects.
+    """
+
+    def __init__(self, step: int | None, status: int) -> None:
+        super().__init__(f"interrupted after step {step}")
+        self.step, self.status = step, status
+
+
+class RunControl(L.Callback):
+    """Sets learning rate, margin and freezing before each step; ends the run; stops for signals, bad losses.
+
+    Args:
+        config: of the run.
+        clock: what counts the time.
+
+    Attributes:
+        fraction: how much of the training is done.
+        save_due: it is time for a checkpoint, the same on all processes.
+        interrupted: the signal that asks to stop, the same on all processes; 0 if none.
+    """
+
+    def __init__(self, config: TrainingConfig, clock: Clock | None = None) -> None:
+        self.config = config
+        self.clock = clock or Clock()
+        self.limits = Limits(config.trainer.max_steps, None)
+        self.fraction = 0.0
+        self.save_due = False
+        self.interrupted = 0
+        self._elapsed = 0.0
+        self._saved_at = 0.0
+        self._step = -1
+        self._signal = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run has to know."""
+        return {"elapsed": self.clock.elapsed}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the time of the earlier part of the run."""
+        self._elapsed = state_dict["elapsed"]
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Find out how many steps the run has."""
+        data: SpeakerData = trainer.datamodule  # type: ignore[attr-defined]
+        self.limits = data.limits()
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the clock and take over Ctrl-C and SIGTERM."""
+        self.clock.start(self._elapsed)
+        self._saved_at = self._elapsed
+        self._step = trainer.global_step
+        self._update_fraction(trainer)
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):  # Lightning puts the old handlers back
+                signal.signal(number, self._on_signal)
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Apply the schedules; make the randomness of the step depend on seed, process and batch alone."""
+        module: TrainingModule = pl_module  # type: ignore[assignment]
+        config = self.config
+        lr = config.optimizer.lr * lr_factor(self.fraction, config.schedule)
+        for group in trainer.optimizers[0].param_groups:
+            group["lr"] = lr * group["lr_scale"]
+        assert module.criterion is not None
+        module.criterion.base_loss.margin = margin_at(self.fraction, config.loss)  # type: ignore[assignment]
+        frozen = config.stages.projection_only or trainer.global_step < config.stages.frozen_steps
+        if frozen != module.frozen:
+            module.set_frozen(frozen)
+        number = trainer.fit_loop.total_batch_idx
+        torch.manual_seed(int(np.random.SeedSequence((config.seed, trainer.global_rank, number)).generate_state(1)[0]))
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """After an optimizer step, agree among the processes on the time and on what to do next."""
+        module: TrainingModule = pl_module  # type: ignore[assignment]
+        if trainer.global_step == self._step:
+            return
+        self._step = trainer.global_step
+        options = self.config.trainer
+        elapsed = self.clock.elapsed
+        self.save_due = elapsed - self._saved_at >= options.save_every_minutes * 60
+        look = trainer.world_size > 1 or module.device.type == "cpu" or self._step % options.log_every_steps == 0
+        look |= self.save_due or self.validation_due or self.limits.fraction(self._step, elapsed) >= 1
+        bad_step = int(module.bad_step) if look else -1  # waits for the device
+        votes = [elapsed, float(self.save_due), float(self._signal), float(bad_step)]
+        if trainer.world_size > 1:
+            ballot = torch.tensor(votes, dtype=torch.float64, device=module.device)
+            votes = trainer.strategy.reduce(ballot, reduce_op="max").tolist()
+        self._elapsed, self.save_due, self.interrupted = votes[0], bool(votes[1]), int(votes[2])
+        if self.save_due:
+            self._saved_at = self._elapsed
+        if votes[3] >= 0:
+            raise VoxnestError(
+                self.config.output,
+                f"the loss or its gradient is not finite at step {int(votes[3])}; training stopped, "
+                "the checkpoints are from before it",
+                "a lower optimizer.lr, a longer schedule.warmup, or precision 32",
+            )
+        self._update_fraction(trainer)
+
+    @property
+    def validation_due(self) -> bool:
+        """There is a validation after this step."""
+        return self._step % self.config.trainer.val_every_steps == 0 or self.fraction >= 1
+
+    def _update_fraction(self, trainer: L.Trainer) -> None:
+        self.fraction = self.limits.fraction(trainer.global_step, self._elapsed)
+        if self.fraction >= 1:
+            trainer.should_stop = True  # Lightning validates once more, then stops
+
+    def _on_signal(self, number: int, frame: object) -> None:
+        if self._signal and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self._signal = number
+
+
+class RunCheckpoints(Checkpoint):
+    """Keeps `checkpoints/last.ckpt` and `best.ckpt`, and the encoder alone as `last.` and `best.safetensors`.
+
+    Checkpoints are written after each validation, every few minutes, and when the run is interrupted.
+
+    Args:
+        config: of the run.
+        control: decides when.
+
+    Attributes:
+        best: step and error rates of the best validation so far.
+        last: of the last one.
+        saved_step: of the last checkpoint that was written.
+        unreadable: at the end, the training files that were skipped, and why.
+    """
+
+    def __init__(self, config: TrainingConfig, control: RunControl) -> None:
+        assert config.output is not None
+        self.folder = config.output
+        self.config, self.control = config, control
+        self._improved = False
+        self.best: dict[str, Any] | None = None
+        self.last: dict[str, Any] | None = None
+        self.saved_step: int | None = None
+        self.unreadable: dict[Path, str] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run has to know."""
+        return {"best": self.best, "last": self.last}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up what was found before."""
+        self.best, self.last = state_dict["best"], state_dict["last"]
+
+    def on_validation_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Export the encoder, while the averaged weights are in place."""
+        module: TrainingModule = pl_module  # type: ignore[assignment]
+        found = module.validation
+        assert found is not None
+        dim = self.config.best_dim or module.encoder.embedding_dim
+        self.last = {"step": found.step, "eer": found.eer, "threshold": found.threshold}
+        self._improved = self.best is None or found.eer[dim] < self.best["eer"][dim]
+        if self._improved:
+            self.best = self.last
+        if trainer.is_global_zero:
+            module.encoder.thresholds = dict(found.threshold)
+            metadata = {
+                "step": found.step,
+                "eer": {str(d): rate for d, rate in found.eer.items()},
+                "threshold": {str(d): value for d, value in found.threshold.items()},
+                "ema": self.config.ema,
+                "seed": self.config.seed,
+            }
+            for name in ("last", "best") if self._improved else ("last",):
+                save_encoder(module.encoder, self.folder / f"{name}.safetensors", metadata)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write the checkpoints, then stop if that was asked for."""
+        self._save(trainer, "last")
+        if self._improved:
+            self._save(trainer, "best")
+        if self.control.interrupted and self.control.fraction < 1:
+            raise TrainingInterruptedError(self.saved_step, 128 + self.control.interrupted)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Write a checkpoint if it is time, and stop if that was asked for."""
+        control = self.control
+        if control.validation_due or not (control.save_due or control.interrupted):
+            return
+        if trainer.global_step != self.saved_step:
+            self._save(trainer, "last")
+        control.save_due = False
+        if control.interrupted:
+            raise TrainingInterruptedError(self.saved_step, 128 + control.interrupted)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Collect what could not be read."""
+        data: SpeakerData = trainer.datamodule  # type: ignore[attr-defined]
+        self.unreadable = data.failures()
+
+    def _save(self, trainer: L.Trainer, name: str) -> None:
+        trainer.save_checkpoint(self.folder / "checkpoints" / f"{name}.ckpt")
+        self.saved_step = trainer.global_step
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes beside the old checkpoint and renames, so that a full disk or a kill leaves the old one."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        """Write a checkpoint.
+
+        Raises:
+            CheckpointError: it cannot be written; what was there before is kept.
+        """
+        try:
+            with atomic_write(path) as temporary:
+                torch.save(checkpoint, temporary)
+        except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+            reason = (isinstance(error, OSError) and error.strerror) or str(error).splitlines()[0]
+            raise CheckpointError(
+                path,
+                f"cannot be written: {reason}; the previous checkpoint is kept",
+                "room on the disk, then the same command continues the run",
+            ) from error
+
+
+class MovingAverage(WeightAveraging):
+    """Exponential moving average of the weights and batch-norm statistics, over optimizer steps.
+
+    The decay grows from 0.1 to its full value over the first steps, (1 + n) / (10 + n), so that the random
+    weights of the start are forgotten.
+
+    Args:
+        decay: of the average, per step.
+    """
+
+    def __init__(self, decay: float) -> None:
+        def average(averaged: Sequence[Tensor], current: Sequence[Tensor], count: Tensor | int) -> None:
+            if averaged[0].is_floating_point():
+                weight = 1 - min(decay, (1 + float(count)) / (10 + float(count)))
+                torch._foreach_lerp_(list(averaged), list(current), weight)
+            else:  # counters of batch norms
+                torch._foreach_copy_(list(averaged), list(current))
+
+        super().__init__(use_buffers=True, multi_avg_fn=average)

@@ -1,0 +1,290 @@
+"""The LightningDataModule: training crops of a manifest, and the trials that a validation scores."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as L
+import numpy as np
+import soundfile
+import torch
+from torch.utils.data import DataLoader
+
+from voxnest.audio import SAMPLE_RATE, read_audio
+from voxnest.corpora.augmentation import Augmentation
+from voxnest.corpora.crops import CropDataset
+from voxnest.corpora.loading import CropLoader, make_loader
+from voxnest.corpora.manifest import Utterance, read_manifest
+from voxnest.corpora.prepare import prepare
+from voxnest.errors import AudioError, CorpusError
+from voxnest.evaluation.trials import (
+    Trial,
+    check_recordings,
+    find_root,
+    make_trials,
+    read_trials,
+    write_trials,
+)
+from voxnest.files import atomic_write
+from voxnest.training.config import DEFAULT_EPOCHS, DEFAULT_HELD_OUT_SPEAKERS, TrainingConfig
+from voxnest.training.schedules import Limits
+
+MOST_WORKERS = 12
+SHORTEST_SEGMENT = 1.0  # seconds
+
+
+class SpeakerData(L.LightningDataModule):
+    """Training crops, and trials for validation.
+
+    The training data is an endless stream of batches, one epoch after the other, of which batch number n
+    depends on nothing but the seed and n. So a run that was interrupted anywhere continues with the batch it
+    would have had next.
+
+    Args:
+        config: of the run.
+        progress: called with the files looked at and their total while a corpus is prepared.
+
+    Attributes:
+        crops: the training crops; from `setup` on, as the others.
+        loader: of the crops.
+        trials: what a validation scores.
+        trials_root: the folder that their paths are relative to.
+        utterances: number of training utterances.
+        hours: of training speech.
+    """
+
+    crops: CropDataset
+    loader: CropLoader
+    trials: Sequence[Trial]
+    trials_root: Path
+
+    def __init__(self, config: TrainingConfig, progress: Callable[[int, int], None] | None = None) -> None:
+        super().__init__()
+        assert config.output is not None
+        self.config, self.folder, self.progress = config, config.output, progress
+        self.prepare_data_per_node = False
+        self.batches_done = 0
+        self.utterances, self.hours = 0, 0.0
+
+    @property
+    def num_classes(self) -> int:
+        """Speakers times speeds."""
+        return self.crops.num_classes
+
+    def state_dict(self) -> dict[str, Any]:
+        """How many batches were trained on."""
+        assert self.trainer is not None
+        return {"batches_done": self.trainer.fit_loop.total_batch_idx + 1}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue after so many batches."""
+        self.batches_done = state_dict["batches_done"]
+
+    @property
+    def manifest(self) -> Path:
+        """The manifest folder: the one of the configuration, or one in the run folder."""
+        source = self.config.data.train
+        return source if _is_manifest(source) else self.folder / "manifest"
+
+    def prepare_data(self) -> None:
+        """On the first process: describe a corpus that has no manifest, cut the held-out recordings."""
+        source = self.config.data.train
+        if not source.exists():
+            raise CorpusError(source, "no such folder", "a manifest of `voxnest prepare` or a folder of recordings")
+        if self.manifest != source:
+            prepare(source, self.manifest, progress=self.progress)
+        if self.config.data.validation.trials is None and not self._held_out_trials.exists():
+            _, held_out = self._split(read_manifest(self.manifest))
+            self._write_segments(held_out)
+
+    def setup(self, stage: str) -> None:
+        """Read manifest and trials, and make the crops.
+
+        Raises:
+            CorpusError: an empty corpus or one of one speaker.
+            TrialError: a malformed trial list, or one that names a recording that is not there.
+            ConfigError: an epoch of less than one batch, an augmentation out of its range.
+        """
+        assert self.trainer is not None
+        config, validation = self.config, self.config.data.validation
+        utterances = read_manifest(self.manifest)
+        speakers = {utterance.speaker for utterance in utterances}
+        if len(speakers) < 2:
+            raise CorpusError(config.data.train, f"only one speaker, {min(speakers)!r}", "two or more speakers")
+        listed = validation.trials or self._held_out_trials
+        self.trials = read_trials(listed)
+        if validation.trials is None:
+            self.trials_root = listed.parent
+            utterances, _ = self._split(utterances)
+        else:
+            self.trials_root = validation.root or find_root(listed, self.trials)
+        if self.trainer.is_global_zero:
+            check_recordings(self.trials, self.trials_root, listed)
+        self.utterances = len(utterances)
+        self.hours = sum(utterance.duration for utterance in utterances) / 3600
+        self.crops = CropDataset(
+            utterances,
+            duration=config.crops.duration,
+            speeds=config.crops.speeds,
+            augmentation=Augmentation(**dict(config.augmentation), seed=config.seed),
+            crops_per_epoch=config.crops.per_epoch,
+            balance=config.crops.balance,
+            cache_gb=config.data.cache_gb,
+            seed=config.seed,
+        )
+        device = self.trainer.strategy.root_device.type
+        self.loader = make_loader(
+            self.crops,
+            batch_size=config.crops.batch_size,
+            workers=self._workers(device),
+            rank=self.trainer.global_rank,
+            world_size=self.trainer.world_size,
+            prefetch=True,
+            pin_memory=device == "cuda",
+        )
+
+    def train_dataloader(self) -> BatchStream:
+        """The endless batches, from the first that was not trained on."""
+        return BatchStream(self.crops, self.loader, self.batches_done)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """One batch, which stands for all trials: `evaluate` reads and batches the recordings itself."""
+        return DataLoader(torch.zeros(1))  # type: ignore[arg-type]
+
+    def limits(self) -> Limits:
+        """When the run ends."""
+        options = self.config.trainer
+        epochs = options.max_epochs
+        if (options.max_steps, epochs, options.max_minutes) == (None, None, None):
+            epochs = DEFAULT_EPOCHS
+        steps = [options.max_steps] if options.max_steps else []
+        if epochs:
+            steps.append(math.ceil(epochs * len(self.loader.sampler) / options.accumulate))  # type: ignore[arg-type]
+        return Limits(min(steps, default=None), options.max_minutes and options.max_minutes * 60)
+
+    def failures_here(self) -> dict[Path, str]:
+        """Files that this process skipped in training, and why."""
+        return self.crops.failures if hasattr(self, "crops") else {}
+
+    def failures(self) -> dict[Path, str]:
+        """Files that any process skipped in training, and why; to be called on all processes."""
+        found = [self.failures_here()]
+        if self.trainer is not None and self.trainer.world_size > 1:
+            found = found * self.trainer.world_size
+            torch.distributed.all_gather_object(found, self.failures_here())
+        return {path: reason for each in found for path, reason in each.items()}
+
+    def _workers(self, device: str) -> int:
+        """Reading processes: by default none (a thread) on a CPU, a share of the cores for a GPU."""
+        if self.config.data.workers is not None or device == "cpu":
+            return self.config.data.workers or 0
+        assert self.trainer is not None
+        return max(1, min(MOST_WORKERS, (os.cpu_count() or 1) // self.trainer.num_devices))
+
+    @property
+    def _held_out_trials(self) -> Path:
+        return self.folder / "validation" / "trials.txt"
+
+    def _split(self, utterances: Sequence[Utterance]) -> tuple[list[Utterance], list[Utterance]]:
+        """Divide into utterances to train on and those of held-out speakers."""
+        count = self.config.data.validation.held_out_speakers or DEFAULT_HELD_OUT_SPEAKERS
+        speakers = sorted({utterance.speaker for utterance in utterances})
+        if len(speakers) < count + 2:
+            found = f"{len(speakers)} speakers, of whom {count} shall be held out for validation"
+            raise CorpusError(
+                self.config.data.train, found, "2 more; or set data.validation.held_out_speakers or .trials"
+            )
+        rng = np.random.default_rng(self.config.seed)
+        chosen = {speakers[number] for number in rng.permutation(len(speakers))[-count:]}
+        parts: tuple[list[Utterance], list[Utterance]] = [], []
+        for utterance in utterances:
+            parts[utterance.speaker in chosen].append(utterance)
+        return parts
+
+    def _write_segments(self, utterances: Sequence[Utterance]) -> None:
+        """Cut recordings of held-out speakers to segments, and make trials of these."""
+        options = self.config.data.validation
+        rng = np.random.default_rng(self.config.seed)
+        by_speaker: dict[str, list[tuple[int, Utterance]]] = {}
+        for number in rng.permutation(len(utterances)):
+            utterance = utterances[number]
+            windows = max(1, int(utterance.duration / options.segment))
+            by_speaker.setdefault(utterance.speaker, []).extend((n, utterance) for n in range(windows))
+        segments = []
+        for index, speaker in enumerate(sorted(by_speaker)):
+            # The first window of every recording, then the second, ...: as many recordings as there are.
+            pieces = sorted(by_speaker[speaker], key=lambda piece: piece[0])
+            name = f"{index:03d}-{re.sub(r'[^A-Za-z0-9_.-]', '_', speaker)}"
+            written = 0
+            for window, utterance in pieces:
+                if written == options.segments_per_speaker:
+                    break
+                start = window * options.segment
+                duration = min(options.segment, utterance.duration - start)
+                try:
+                    audio = read_audio(
+                        utterance.path,
+                        offset=utterance.offset + start,
+                        duration=duration,
+                        min_duration=SHORTEST_SEGMENT,
+                    )
+                except AudioError:
+                    continue  # the corpus has others; make_trials says if none is left
+                path = Path(name, f"{written:04d}.wav")
+                with atomic_write(self._held_out_trials.parent / path) as temporary:
+                    soundfile.write(temporary, audio.samples, SAMPLE_RATE, subtype="PCM_16")
+                segments.append(Utterance(str(path), speaker, utterance.session, path, duration))
+                written += 1
+        write_trials(make_trials(segments, seed=self.config.seed), self._held_out_trials)
+
+
+class BatchStream:
+    """All batches of a run, one epoch after the other, without end.
+
+    Args:
+        crops: of which the epoch is set.
+        loader: of the crops.
+        start: number of the first batch.
+    """
+
+    def __init__(self, crops: CropDataset, loader: CropLoader, start: int = 0) -> None:
+        self.crops, self.loader, self.start = crops, loader, start
+
+    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        epoch, batch = divmod(self.start, len(self.loader))
+        self.crops.set_epoch(epoch)
+        self.loader.load_state_dict({"epoch": epoch, "batch": batch})
+        batches = iter(self.loader)
+        with _sigint_ignored():  # by the workers that start now: Ctrl-C is for this process to handle
+            first = next(batches)
+        yield first
+        yield from batches
+        while True:
+            epoch += 1
+            self.crops.set_epoch(epoch)
+            yield from self.loader
+
+
+def _is_manifest(folder: Path) -> bool:
+    kinds = ("recordings", "supervisions", "cuts")
+    return folder.is_dir() and any(any(folder.glob(f"*{kind}*.jsonl*")) for kind in kinds)
+
+
+@contextmanager
+def _sigint_ignored() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)

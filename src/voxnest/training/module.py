@@ -1,0 +1,213 @@
+"""The LightningModule: an encoder and its loss, the optimizer, freezing, validation by equal error rate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import lightning.pytorch as L
+import torch
+from torch import Tensor, nn
+
+from voxnest.errors import CheckpointError, ConfigError, VoxnestError
+from voxnest.evaluation import evaluate
+from voxnest.hub.checkpoint import load_encoder
+from voxnest.losses import AAMSoftmax, SubCenterAAMSoftmax
+from voxnest.matryoshka import MatryoshkaLoss
+from voxnest.models.registry import create_encoder
+
+if TYPE_CHECKING:
+    from voxnest.models.encoder import SpeakerEncoder
+    from voxnest.training.config import Loss, TrainingConfig
+    from voxnest.training.data import SpeakerData
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What a validation found: per dimension the equal error rate (a fraction) and its threshold."""
+
+    step: int
+    eer: dict[int, float]
+    threshold: dict[int, float]
+
+
+def build_encoder(config: TrainingConfig) -> SpeakerEncoder:
+    """Make the encoder of a configuration, with the weights of `init_from` if it names a checkpoint.
+
+    Raises:
+        ConfigError: an unknown model or setting, or a `best_dim` that the model has not.
+        CheckpointError: `init_from` cannot be read, or holds another architecture.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        encoder = create_encoder(config.model.name, dims=config.model.dims, **config.model.overrides)
+    if config.best_dim is not None and config.best_dim not in encoder.dims:
+        raise ConfigError("best_dim", str(config.best_dim), f"one of {', '.join(map(str, encoder.dims))}")
+    if config.init_from is not None:
+        source = load_encoder(config.init_from)
+        own, found = encoder.state_dict(), source.state_dict()
+        unfit = [key for key, value in own.items() if key not in found or found[key].shape != value.shape]
+        if body := [key for key in unfit if not key.startswith("head.")]:
+            raise CheckpointError(
+                config.init_from,
+                f"is a {source.name} of which {len(body)} weights do not fit, such as {body[0]}",
+                f"a {encoder.name} with the settings of `model`",
+            )
+        encoder.load_state_dict({key: found[key] for key in own if key not in unfit}, strict=False)
+    return encoder
+
+
+def build_criterion(loss: Loss, dims: tuple[int, ...], num_classes: int) -> MatryoshkaLoss:
+    """Make the loss of a configuration over `num_classes` speakers."""
+    if loss.dim_weights is not None and len(loss.dim_weights) != len(dims):
+        raise ConfigError(
+            "loss.dim_weights", f"{len(loss.dim_weights)} of them", f"one for each of the dims {list(dims)}"
+        )
+    options: dict[str, Any] = {
+        "margin": loss.margin_start, "scale": loss.scale, "easy_margin": loss.easy_margin
+    }  # fmt: skip
+    base: AAMSoftmax
+    if loss.kind == "subcenter":
+        base = SubCenterAAMSoftmax(dims[-1], num_classes, sub_centers=loss.sub_centers, **options)
+    else:
+        base = AAMSoftmax(dims[-1], num_classes, **options)
+    return MatryoshkaLoss(base, dims, loss.dim_weights)
+
+
+class TrainingModule(L.LightningModule):
+    """Trains a `SpeakerEncoder` to tell the speakers of a `SpeakerData` apart.
+
+    Args:
+        config: of the run.
+        encoder: what is trained; by default, what the configuration describes.
+
+    Attributes:
+        criterion: the loss; it exists once the number of speakers is known.
+        loss: of the last batch.
+        losses: of the last batch, per dimension.
+        grad_norm: of the last step, before clipping.
+        bad_step: the first step whose loss or gradient was not finite; -1 while all were.
+        validation: the outcome of the last validation.
+    """
+
+    criterion: MatryoshkaLoss | None
+
+    def __init__(self, config: TrainingConfig, encoder: SpeakerEncoder | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = build_encoder(config) if encoder is None else encoder
+        self.criterion = None
+        self.loss: Tensor | None = None
+        self.losses: dict[int, Tensor] = {}
+        self.grad_norm: Tensor | None = None
+        self.bad_step = torch.tensor(-1)
+        self.validation: Validation | None = None
+        self._embed = torch.compile(self._embed_eagerly) if config.trainer.compile else self._embed_eagerly
+        self.frozen = False
+        if config.stages.projection_only:
+            self.set_frozen(True)
+
+    def configure_model(self) -> None:
+        """Make the loss, now that the data module has counted the speakers."""
+        if self.criterion is None:
+            data: SpeakerData = self.trainer.datamodule  # type: ignore[attr-defined]
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(self.config.seed)
+                self.criterion = build_criterion(self.config.loss, self.encoder.dims, data.num_classes)
+
+    @property
+    def body(self) -> tuple[nn.Module, ...]:
+        """All of the encoder but its head: what is frozen in the first stage."""
+        return self.encoder.frontend, self.encoder.backbone, self.encoder.pooling
+
+    def set_frozen(self, frozen: bool) -> None:
+        """Stop (or start again) the learning of all but the head, batch-norm statistics too."""
+        self.frozen = frozen
+        for part in self.body:
+            part.requires_grad_(not frozen)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> TrainingModule:
+        """Choose training or evaluation mode; frozen parts stay in evaluation mode."""
+        super().train(mode)
+        if self.frozen:
+            for part in self.body:
+                part.eval()
+        return self
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """AdamW or SGD over four groups: head and classes or the rest of the encoder, decayed or not."""
+        assert self.criterion is not None
+        options, body = self.config.optimizer, {id(p) for part in self.body for p in part.parameters()}
+        groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+        for parameter in self.parameters():
+            key = id(parameter) in body, parameter.ndim > 1
+            groups.setdefault(key, []).append(parameter)
+        described: list[dict[str, Any]] = [
+            {
+                "params": parameters,
+                "lr": options.lr,
+                "lr_scale": self.config.stages.backbone_lr if in_body else 1.0,
+                "weight_decay": options.weight_decay if decayed else 0.0,
+            }
+            for (in_body, decayed), parameters in groups.items()
+        ]
+        # The loss scaler of float16 unscales gradients before clipping, which a fused optimizer forbids.
+        fused = self.device.type in ("cpu", "cuda") and self.config.trainer.precision != "16-mixed"
+        if options.name == "adamw":
+            return torch.optim.AdamW(described, betas=options.betas, fused=fused)
+        momentum = options.momentum
+        return torch.optim.SGD(described, momentum=momentum, nesterov=momentum > 0, fused=fused)
+
+    def _embed_eagerly(self, waveform: Tensor) -> dict[int, Tensor]:
+        return self.encoder(waveform, all_dims=True)
+
+    def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
+        """Loss of one batch: `waveform [batch, samples]` and `label [batch]`."""
+        assert self.criterion is not None
+        loss, self.losses = self.criterion(self._embed(batch["waveform"]), batch["label"])
+        self.loss = loss.detach()
+        self._note_finite(self.loss)
+        return loss
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the gradient's norm, and keep it for the log."""
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        self.grad_norm = nn.utils.clip_grad_norm_(parameters, self.config.trainer.clip or float("inf"))
+        if self.config.trainer.precision != "16-mixed":  # there, the loss scaler skips such steps
+            self._note_finite(self.grad_norm)
+
+    def _note_finite(self, value: Tensor) -> None:
+        """Note the step if a value is not finite, without waiting for the device."""
+        bad = (self.bad_step.to(value.device) < 0) & ~torch.isfinite(value)
+        self.bad_step = torch.where(bad, self.trainer.global_step + 1, self.bad_step.to(value.device))
+
+    def validation_step(self, batch: Tensor, batch_idx: int) -> None:
+        """Embed and score the trials, on the first process; the one batch means nothing."""
+        data: SpeakerData = self.trainer.datamodule  # type: ignore[attr-defined]
+        outcome: Validation | VoxnestError | None = None
+        if self.trainer.is_global_zero:
+            try:
+                # Not under the autocast of mixed precision, so that `voxnest evaluate` finds the same.
+                with torch.autocast(self.device.type, enabled=False):
+                    dims = evaluate(self.encoder, data.trials, data.trials_root).dims
+                outcome = Validation(
+                    self.trainer.global_step,
+                    {dim: result.eer for dim, result in dims.items()},
+                    {dim: result.threshold for dim, result in dims.items()},
+                )
+            except VoxnestError as error:
+                outcome = error
+        outcome = self.trainer.strategy.broadcast(outcome)
+        if not isinstance(outcome, Validation):
+            assert outcome is not None
+            raise outcome
+        self.validation = outcome
+        rates = {f"eer/{dim}": value for dim, value in outcome.eer.items()}
+        self.log_dict(rates, logger=False, batch_size=1)  # for other callbacks; logged by ours

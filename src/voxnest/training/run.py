@@ -1,0 +1,172 @@
+"""Train from a configuration into a run folder; continue what was interrupted."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+import lightning.pytorch as L
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from rich.console import Console
+
+from voxnest.errors import ConfigError, VoxnestError
+from voxnest.training.callbacks import (
+    AtomicCheckpointIO,
+    MovingAverage,
+    RunCheckpoints,
+    RunControl,
+    TrainingInterruptedError,
+)
+from voxnest.training.config import TrainingConfig
+from voxnest.training.data import SpeakerData
+from voxnest.training.folder import RunFolder, TrainingResult
+from voxnest.training.logs import Display, MetricsFile, MetricsLog, metric_names
+from voxnest.training.module import TrainingModule
+
+
+def train(
+    config: TrainingConfig,
+    *,
+    console: Console | None = None,
+    callbacks: Sequence[L.Callback] = (),
+) -> TrainingResult:
+    """Train, or continue the unfinished run in the configuration's run folder.
+
+    The folder then holds `config.yaml`, `environment.json`, `metrics.csv`, TensorBoard events,
+    `best.safetensors` and `last.safetensors` (encoders, with error rates and thresholds), `checkpoints/` (to
+    continue from), `unreadable.tsv` if files were skipped, and `result.json` when the run is finished.
+
+    Args:
+        config: as `load_config` gives it.
+        console: where progress is shown.
+        callbacks: further Lightning callbacks.
+
+    Raises:
+        ConfigError: a wrong setting, or a run folder of another configuration.
+        CorpusError: a corpus that is empty, of one speaker, or of which nothing can be read.
+        TrialError: trials that are malformed or whose recordings are missing.
+        CheckpointError: a checkpoint that cannot be read or written.
+        VoxnestError: the loss is not finite.
+        TrainingInterruptedError: by Ctrl-C or SIGTERM; a checkpoint was written.
+    """
+    assert config.output is not None
+    folder = RunFolder(config.output)
+    folder.check(config)
+    if (finished := folder.read_result()) is not None:
+        return finished
+    step = folder.saved_step()
+    with _quiet():
+        module = TrainingModule(config)
+        control = RunControl(config)
+        log = MetricsLog(config, control)
+        display = Display(config, control, log, console or Console())
+        data = SpeakerData(config, display.preparing)
+        checkpoints = RunCheckpoints(config, control)
+        average = [MovingAverage(config.ema)] if config.ema else []
+        board = TensorBoardLogger(
+            folder.path,
+            name=None,
+            version="tensorboard",
+            default_hp_metric=False,
+            purge_step=step + 1 if step else None,
+        )
+        trainer = _make_trainer(
+            config,
+            callbacks=[control, *average, log, display, *callbacks, checkpoints],
+            logger=[MetricsFile(folder.metrics, metric_names(module.encoder.dims), step), board],
+        )
+        if is_first_process():
+            folder.describe(config, step)
+        try:
+            trainer.fit(module, data, ckpt_path=folder.checkpoint if step else None, weights_only=True)
+        except (VoxnestError, TrainingInterruptedError) as error:
+            _leave(trainer, error)
+        except SystemExit as error:
+            if error.code != 1:  # what Lightning makes of a KeyboardInterrupt
+                raise
+            _leave(trainer, TrainingInterruptedError(checkpoints.saved_step or step or None, 130))
+        finally:
+            if is_first_process():
+                folder.write_unreadable(checkpoints.unreadable or data.failures_here())
+    assert checkpoints.last is not None
+    assert checkpoints.best is not None
+    result = TrainingResult(
+        folder=folder.path,
+        step=trainer.global_step,
+        minutes=control.clock.elapsed / 60,
+        last=checkpoints.last["eer"],
+        best=checkpoints.best["eer"],
+        best_step=checkpoints.best["step"],
+        unreadable=checkpoints.unreadable,
+    )
+    if trainer.is_global_zero:
+        folder.write_result(result)
+    return result
+
+
+def is_first_process() -> bool:
+    """Whether this is the process, of several, that prints and writes."""
+    return getattr(rank_zero_only, "rank", 0) == 0
+
+
+def _make_trainer(config: TrainingConfig, callbacks: list[L.Callback], logger: list[Any]) -> L.Trainer:
+    options = config.trainer
+    strategy = options.strategy
+    several = options.num_nodes > 1 or options.devices not in (1, "auto") or torch.cuda.device_count() > 1
+    if config.stages.frozen_steps and several and strategy in ("auto", "ddp"):
+        strategy = "ddp_find_unused_parameters_true"  # those that are frozen at first
+    try:
+        return L.Trainer(
+            accelerator=options.accelerator,
+            devices=options.devices,
+            num_nodes=options.num_nodes,
+            strategy=strategy,
+            precision=options.precision,
+            plugins=[AtomicCheckpointIO()],
+            callbacks=callbacks,
+            logger=logger,
+            max_epochs=-1,  # RunControl ends the run
+            accumulate_grad_batches=options.accumulate,
+            val_check_interval=options.val_every_steps * options.accumulate,
+            check_val_every_n_epoch=None,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+            enable_model_summary=False,
+            default_root_dir=config.output,
+        )
+    except (MisconfigurationException, ValueError, RuntimeError) as error:
+        raise ConfigError("trainer", " ".join(str(error).split())) from error
+
+
+def _leave(trainer: L.Trainer, error: Exception) -> NoReturn:
+    """Raise an error; of one that all processes have, the first tells and ends the others."""
+    if isinstance(trainer.strategy.launcher, _SubprocessScriptLauncher):
+        trainer.strategy.launcher.kill(signal.SIGKILL)
+    if not trainer.is_global_zero:
+        time.sleep(10)  # who is still there then is the only one that knows
+    raise error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Lightning's hints to programmers."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
