@@ -1,0 +1,75 @@
+"""`voxnest evaluate`: error rates of a model on a trial list, at every dimension."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="Checkpoint of a trained encoder (.safetensors).")],
+    trials: Annotated[
+        Path, typer.Option(help="Trial list: '1|0 enrollment test' or 'enrollment test target|nontarget'.")
+    ],
+    root: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder that the list's paths are relative to.",
+            show_default="the list's folder, or wav or test in it",
+        ),
+    ] = None,
+    dim: Annotated[
+        list[int] | None,
+        typer.Option(help="Embedding size to evaluate; may be repeated.", show_default="all the model has"),
+    ] = None,
+    json: Annotated[Path | None, typer.Option(help="Write the results here too, as JSON.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw the DET plot here (PNG).")] = None,
+) -> None:
+    """Measure EER and minDCF of a model on a trial list, at every dimension."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from voxnest.evaluation import evaluate as run
+    from voxnest.evaluation import plot_det
+    from voxnest.hub.checkpoint import load_encoder
+
+    for output, suffix in ((json, ""), (plot, ".png")):
+        if output:
+            _check_output(output, suffix)
+    report = run(load_encoder(model), trials, root, dim, progress=True)
+
+    console = Console(markup=False, highlight=False)
+    table = Table(title=f"{report.model} on {trials.name}", title_justify="left", title_style="bold")
+    for heading in ("dim", "EER %", "threshold", "minDCF(0.01)", "minDCF(0.05)"):
+        table.add_column(heading, justify="right")
+    for size, result in report.dims.items():
+        costs = [f"{cost:.4f}" for cost in result.min_dcf.values()]
+        table.add_row(str(size), f"{100 * result.eer:.2f}", f"{result.threshold:.4f}", *costs)
+    console.print(table)
+    console.print(
+        f"{report.targets:,} target and {report.nontargets:,} non-target trials of {report.recordings:,} recordings"
+    )
+    console.print(
+        f"{report.audio_seconds / 60:.1f} min of audio embedded in {report.embedding_seconds:.1f} s, "
+        f"{1 / report.real_time_factor:.0f}x real time"
+    )
+    if json:
+        report.save_json(json)
+        console.print(f"results: {json}")
+    if plot:
+        plot_det(report, plot)
+        console.print(f"DET plot: {plot}")
+
+
+def _check_output(path: Path, suffix: str) -> None:
+    """Refuse an output that could not be written, before hours are spent on what should be in it."""
+    from voxnest.errors import ConfigError
+
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if path.is_dir():
+        raise ConfigError(path, "is a folder", "a file to write")
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise ConfigError(path, f"cannot be written in {folder}", "a file in a folder that you may write to")
+    if suffix and path.suffix.lower() != suffix:
+        raise ConfigError(path, "the DET plot is a PNG picture", f"a name that ends in {suffix}")

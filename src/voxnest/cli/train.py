@@ -1,0 +1,56 @@
+"""`voxnest train`: train an encoder as a configuration says."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def train(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="See configs/example.yaml.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Such as optimizer.lr=0.002 trainer.max_steps=10."),
+    ] = None,
+) -> None:
+    """Train a speaker encoder; run again, the command continues an unfinished run.
+
+    Everything of the run goes to its folder (`output` in the configuration): the encoder as
+    best.safetensors and last.safetensors, checkpoints, metrics, the resolved configuration. Ctrl-C writes a
+    checkpoint and stops.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from voxnest.training.settings import load_config
+
+    settings = load_config(config, overrides or [])
+
+    from voxnest.training import run
+    from voxnest.training.callbacks import TrainingInterruptedError
+
+    console = Console()
+    try:
+        result = run.train(settings, console=console)
+    except TrainingInterruptedError as interruption:
+        saved = f"step {interruption.step} is saved" if interruption.step else "nothing was saved yet"
+        console.print(f"interrupted: {saved}; the same command continues.", highlight=False)
+        raise typer.Exit(interruption.status) from None
+    if not run.is_first_process():
+        return
+
+    table = Table(title="Equal error rate", title_justify="left")
+    for column in ("dimension", "best", "last"):
+        table.add_column(column, justify="right")
+    for dim in sorted(result.best, reverse=True):
+        table.add_row(str(dim), f"{result.best[dim]:.2%}", f"{result.last[dim]:.2%}")
+    console.print(table)
+    done = "already finished" if result.already_finished else "finished"
+    console.print(f"{done}: {result.step:,} steps in {result.minutes:.1f} minutes, best at step {result.best_step:,}")
+    if result.unreadable:
+        console.print(f"{len(result.unreadable)} files could not be read and were skipped:")
+        for path, reason in list(result.unreadable.items())[:10]:
+            console.print(f"  {path}: {reason}", highlight=False, soft_wrap=True)
+        console.print(f"  all: {result.folder / 'unreadable.tsv'}", highlight=False, soft_wrap=True)
+    best = result.folder / "best.safetensors"
+    console.print(f"\nencoder:  {best}\nnext:     voxnest verify A.wav B.wav --model {best}", soft_wrap=True)
