@@ -9,8 +9,8 @@ import yaml
 from voxnest.corpora.augmentation import Augmentation
 from voxnest.errors import ConfigError
 from voxnest.training import config as settings
-from voxnest.training.config import TrainingConfig
-from voxnest.training.schedules import Clock, Limits, lr_factor, margin_at
+from voxnest.training.config import Crops, TrainingConfig
+from voxnest.training.schedules import Clock, Limits, duration_at, lr_factor, margin_at
 from voxnest.training.settings import dump_config, first_difference, known_keys, load_config
 
 EXAMPLE = Path(__file__).parents[1] / "configs" / "example.yaml"
@@ -90,7 +90,7 @@ def test_overrides_are_yaml_values_at_dotted_keys(write):
         ("optimiser: {lr: 1}", "unknown key 'optimiser'", "'optimizer'"),
         ("lr: 1", "unknown key 'lr'", "'optimizer.lr'"),
         ("trainer: {max_step: 5}", "unknown key 'trainer.max_step'", "'trainer.max_steps'"),
-        ("optimizer: {name: adam}", "optimizer.name is 'adam'", "'adamw' or 'sgd'"),
+        ("optimizer: {name: adam}", "optimizer.name is 'adam'", "'adamw', 'sgd' or 'muon'"),
         ("optimizer: {lr: fast}", "optimizer.lr is 'fast'", "a valid number"),
         ("optimizer: {lr: -1}", "optimizer.lr is -1", "greater than 0"),
         ("crops: {speeds: [1, zero]}", "crops.speeds is 'zero'", "a valid number"),
@@ -182,3 +182,8 @@ def test_the_clock_goes_on_where_an_earlier_part_of_the_run_stopped():
     clock = Clock(now)
     clock.start(before=50.0)
     assert clock.elapsed == 80.0
+
+
+def test_crops_grow_longer_from_the_epochs_that_are_named() -> None:
+    crops = Crops(duration=1.5, lengthen={3: 2.0, 7: 3.0})
+    assert [duration_at(epoch, crops) for epoch in (0, 2, 3, 6, 7, 99)] == [1.5, 1.5, 2.0, 2.0, 3.0, 3.0]

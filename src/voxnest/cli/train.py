@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+MOST_LISTED = 10
+
 
 def train(
     config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="See configs/example.yaml.")],
@@ -46,11 +48,11 @@ def train(
         table.add_row(str(dim), f"{result.best[dim]:.2%}", f"{result.last[dim]:.2%}")
     console.print(table)
     done = "already finished" if result.already_finished else "finished"
-    console.print(f"{done}: {result.step:,} steps in {result.minutes:.1f} minutes, best at step {result.best_step:,}")
+    lines = [f"{done}: {result.step:,} steps in {result.minutes:.1f} minutes, best at step {result.best_step:,}"]
     if result.unreadable:
-        console.print(f"{len(result.unreadable)} files could not be read and were skipped:")
-        for path, reason in list(result.unreadable.items())[:10]:
-            console.print(f"  {path}: {reason}", highlight=False, soft_wrap=True)
-        console.print(f"  all: {result.folder / 'unreadable.tsv'}", highlight=False, soft_wrap=True)
+        lines.append(f"{len(result.unreadable)} files could not be read and were skipped:")
+        lines += [f"  {path}: {reason}" for path, reason in list(result.unreadable.items())[:MOST_LISTED]]
+        lines.append(f"  all are listed in {result.folder / 'unreadable.tsv'}")
     best = result.folder / "best.safetensors"
-    console.print(f"\nencoder:  {best}\nnext:     voxnest verify A.wav B.wav --model {best}", soft_wrap=True)
+    lines += ["", f"encoder:  {best}", f"next:     voxnest verify A.wav B.wav --model {best}"]
+    console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)

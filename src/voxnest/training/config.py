@@ -83,6 +83,8 @@ class Crops(Section):
 
     duration: PositiveFloat = 2.0
     """Seconds."""
+    lengthen: dict[Annotated[int, Field(ge=1)], PositiveFloat] = {}
+    """Epoch -> seconds from that epoch on, to end on longer crops (large-margin fine-tuning does)."""
     batch_size: Annotated[int, Field(ge=2)] = 32
     """Crops per batch and process."""
     speeds: Annotated[list[PositiveFloat], Field(min_length=1)] = [1.0]
@@ -153,14 +155,14 @@ class Loss(Section):
 
 
 class Optimizer(Section):
-    """AdamW or SGD. Norms, biases and other one-dimensional weights are never decayed."""
+    """AdamW, SGD, or Muon for matrices and AdamW for the rest. One-dimensional weights are never decayed."""
 
-    name: Literal["adamw", "sgd"] = "adamw"
+    name: Literal["adamw", "sgd", "muon"] = "adamw"
     lr: PositiveFloat = 1e-3
     """The highest learning rate."""
     weight_decay: NonNegative = 0.05
     betas: tuple[Fraction, Fraction] = (0.9, 0.98)
-    """For adamw."""
+    """For adamw, and what muon leaves to it."""
     momentum: Fraction = 0.9
     """For sgd (Nesterov)."""
 

@@ -34,8 +34,8 @@ from voxnest.evaluation.trials import (
     write_trials,
 )
 from voxnest.files import atomic_write
-from voxnest.training.config import DEFAULT_EPOCHS, DEFAULT_HELD_OUT_SPEAKERS, TrainingConfig
-from voxnest.training.schedules import Limits
+from voxnest.training.config import DEFAULT_EPOCHS, DEFAULT_HELD_OUT_SPEAKERS, Crops, TrainingConfig
+from voxnest.training.schedules import Limits, duration_at
 
 MOST_WORKERS = 12
 SHORTEST_SEGMENT = 1.0  # seconds
@@ -153,7 +153,7 @@ class SpeakerData(L.LightningDataModule):
 
     def train_dataloader(self) -> BatchStream:
         """The endless batches, from the first that was not trained on."""
-        return BatchStream(self.crops, self.loader, self.batches_done)
+        return BatchStream(self.crops, self.loader, self.config.crops, self.batches_done)
 
     def val_dataloader(self) -> DataLoader[Any]:
         """One batch, which stands for all trials: `evaluate` reads and batches the recordings itself."""
@@ -250,17 +250,18 @@ class BatchStream:
     """All batches of a run, one epoch after the other, without end.
 
     Args:
-        crops: of which the epoch is set.
+        crops: of which epoch and duration are set.
         loader: of the crops.
+        options: say how long crops are in which epoch.
         start: number of the first batch.
     """
 
-    def __init__(self, crops: CropDataset, loader: CropLoader, start: int = 0) -> None:
-        self.crops, self.loader, self.start = crops, loader, start
+    def __init__(self, crops: CropDataset, loader: CropLoader, options: Crops, start: int = 0) -> None:
+        self.crops, self.loader, self.options, self.start = crops, loader, options, start
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
         epoch, batch = divmod(self.start, len(self.loader))
-        self.crops.set_epoch(epoch)
+        self._set_epoch(epoch)
         self.loader.load_state_dict({"epoch": epoch, "batch": batch})
         batches = iter(self.loader)
         with _sigint_ignored():  # by the workers that start now: Ctrl-C is for this process to handle
@@ -269,8 +270,12 @@ class BatchStream:
         yield from batches
         while True:
             epoch += 1
-            self.crops.set_epoch(epoch)
+            self._set_epoch(epoch)
             yield from self.loader
+
+    def _set_epoch(self, epoch: int) -> None:
+        self.crops.set_epoch(epoch)
+        self.crops.duration = duration_at(epoch, self.options)
 
 
 def _is_manifest(folder: Path) -> bool:

@@ -16,6 +16,7 @@ from voxnest.hub.checkpoint import load_encoder
 from voxnest.losses import AAMSoftmax, SubCenterAAMSoftmax
 from voxnest.matryoshka import MatryoshkaLoss
 from voxnest.models.registry import create_encoder
+from voxnest.training.optimizers import MuonAdamW
 
 if TYPE_CHECKING:
     from voxnest.models.encoder import SpeakerEncoder
@@ -137,12 +138,14 @@ class TrainingModule(L.LightningModule):
         return self
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """AdamW or SGD over four groups: head and classes or the rest of the encoder, decayed or not."""
+        """AdamW, SGD or Muon, over groups: head and classes or the rest of the encoder, decayed or not."""
         assert self.criterion is not None
         options, body = self.config.optimizer, {id(p) for part in self.body for p in part.parameters()}
-        groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-        for parameter in self.parameters():
-            key = id(parameter) in body, parameter.ndim > 1
+        groups: dict[tuple[bool, bool, bool], list[nn.Parameter]] = {}
+        for name, parameter in self.named_parameters():
+            # Of very thin matrices, and of class weights (a table of vectors), there is nothing to orthogonalise.
+            muon = parameter.ndim == 2 and min(parameter.shape) >= 8 and name.startswith("encoder.")
+            key = id(parameter) in body, parameter.ndim > 1, muon and options.name == "muon"
             groups.setdefault(key, []).append(parameter)
         described: list[dict[str, Any]] = [
             {
@@ -150,11 +153,14 @@ class TrainingModule(L.LightningModule):
                 "lr": options.lr,
                 "lr_scale": self.config.stages.backbone_lr if in_body else 1.0,
                 "weight_decay": options.weight_decay if decayed else 0.0,
+                "muon": muon,
             }
-            for (in_body, decayed), parameters in groups.items()
+            for (in_body, decayed, muon), parameters in groups.items()
         ]
         # The loss scaler of float16 unscales gradients before clipping, which a fused optimizer forbids.
         fused = self.device.type in ("cpu", "cuda") and self.config.trainer.precision != "16-mixed"
+        if options.name == "muon":
+            return MuonAdamW(described, betas=options.betas, fused=fused)
         if options.name == "adamw":
             return torch.optim.AdamW(described, betas=options.betas, fused=fused)
         momentum = options.momentum

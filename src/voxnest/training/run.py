@@ -158,11 +158,13 @@ def _leave(trainer: L.Trainer, error: Exception) -> NoReturn:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without Lightning's hints to programmers."""
+    """Without the hints of Lightning and torch to programmers."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")
+        for message in ("Grad strides do not match", "Torchinductor does not support code generation for complex"):
+            warnings.filterwarnings("ignore", message)
         for logger in loggers:
             logger.setLevel(logging.ERROR)
         try:

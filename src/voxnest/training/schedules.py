@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Callable
 
-from voxnest.training.config import Loss, Schedule
+from voxnest.training.config import Crops, Loss, Schedule
 
 
 def lr_factor(fraction: float, schedule: Schedule) -> float:
@@ -27,6 +27,12 @@ def margin_at(fraction: float, loss: Loss) -> float:
     start, end = loss.margin_ramp
     done = float(fraction >= end) if start == end else min(1.0, max(0.0, (fraction - start) / (end - start)))
     return loss.margin_start + (loss.margin - loss.margin_start) * done
+
+
+def duration_at(epoch: int, crops: Crops) -> float:
+    """Seconds of a crop in an epoch."""
+    begun = [start for start in crops.lengthen if start <= epoch]
+    return crops.lengthen[max(begun)] if begun else crops.duration
 
 
 class Clock:
