@@ -60,7 +60,7 @@ _B5_STAGES = [(1, 4, 2, 48), (2, 4, 2, 48), (1, 6, 2, 48), (2, 6, 1, 32), (1, 8,
 # b-sizes: the configurations that wespeaker publishes, with the official analysis hop of 240 samples.
 CARDS: dict[str, Card] = {
     "redimnet-tiny": _redimnet(
-        "a toy for tests and the demo",
+        "tests, demo",
         bins=40,
         channels=8,
         stages=[(1, 1, 1, None), (2, 2, 1, None), (2, 2, 1, 8)],
@@ -71,7 +71,7 @@ CARDS: dict[str, Card] = {
         dims=(16, 32, 64),
     ),
     "redimnet-b0": _redimnet(
-        "1.0 M parameters, for small devices",
+        "small devices",
         _vox1(1.0, 0.43, 1.16, 1.25, 2.20),
         bins=60,
         channels=10,
@@ -83,7 +83,7 @@ CARDS: dict[str, Card] = {
         global_context=True,
     ),
     "redimnet-b1": _redimnet(
-        "2.2 M parameters",
+        "small servers",
         _vox1(2.2, 0.54, 0.85, 0.97, 1.73),
         channels=12,
         block_1d="conv+att",
@@ -93,7 +93,7 @@ CARDS: dict[str, Card] = {
         global_context=True,
     ),
     "redimnet-b2": _redimnet(
-        "4.7 M parameters, the usual choice",
+        "the usual choice",
         _vox1(4.7, 0.90, 0.57, 0.76, 1.32),
         block_1d="conv+att",
         group_divisor=4,
@@ -101,7 +101,7 @@ CARDS: dict[str, Card] = {
         global_context=True,
     ),
     "redimnet-b3": _redimnet(
-        "3.0 M parameters, deeper and narrower",
+        "deep, narrow",
         _vox1(3.0, 3.00, 0.50, 0.73, 1.33),
         block_1d="conv+att",
         block_2d="basic_resnet_fwse",
@@ -111,7 +111,7 @@ CARDS: dict[str, Card] = {
         global_context=True,
     ),
     "redimnet-b4": _redimnet(
-        "6.3 M parameters",
+        "larger",
         _vox1(6.3, 4.80, 0.51, 0.68, 1.26),
         channels=32,
         block_1d="conv+att",
@@ -122,7 +122,7 @@ CARDS: dict[str, Card] = {
         global_context=True,
     ),
     "redimnet-b5": _redimnet(
-        "9.2 M parameters",
+        "larger still",
         _vox1(9.2, 9.87, 0.43, 0.61, 1.08),
         channels=32,
         block_1d="conv+att",
@@ -133,7 +133,7 @@ CARDS: dict[str, Card] = {
         global_context=True,
     ),
     "redimnet-b6": _redimnet(
-        "15.0 M parameters, the most accurate",
+        "most accurate",
         _vox1(15.0, 20.27, 0.40, 0.55, 1.05),
         channels=32,
         block_1d="conv+att",
@@ -143,7 +143,7 @@ CARDS: dict[str, Card] = {
         hop_length=240,
         global_context=True,
     ),
-    "redimnet-m": _redimnet("the default configuration of the reference"),
+    "redimnet-m": _redimnet("reference default"),
 }
 
 
