@@ -16,7 +16,7 @@ import torch
 import yaml
 from rich.console import Console
 
-from voxnest.errors import CheckpointError, ConfigError, CorpusError, TrialError, VoxnestError
+from voxnest.errors import CheckpointError, ConfigError, CorpusError, TrainingError, TrialError
 from voxnest.hub.checkpoint import load_encoder, read_metadata
 from voxnest.training import callbacks
 from voxnest.training.callbacks import TrainingInterruptedError
@@ -319,7 +319,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_anything_is_saved(config
         with torch.no_grad():
             module.encoder.head.linear.weight.fill_(float("nan"))
 
-    with pytest.raises(VoxnestError, match="not finite at step 4"):
+    with pytest.raises(TrainingError, match="not finite at step 4"):
         quietly(config, AfterStep(spoil, 3))
     saved = torch.load(config.output / "checkpoints" / "last.ckpt", weights_only=True)
     assert saved["global_step"] == 2

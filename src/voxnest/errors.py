@@ -41,3 +41,7 @@ class CorpusError(VoxnestError):
 
 class TrialError(VoxnestError):
     """A trial list that is malformed, empty, or names recordings that are not there."""
+
+
+class TrainingError(VoxnestError):
+    """A training run that cannot go on, such as one whose loss is not finite."""

@@ -10,7 +10,7 @@ def models() -> None:
     from voxnest.models.registry import CARDS, create_encoder
 
     lists = list(dict.fromkeys(name for card in CARDS.values() for name in card.published.eer))
-    table = Table(caption="Counts are of the built model, GMACs for 2 s; EER in % as published, without score normalisation.")
+    table = Table(caption="Counts are of the built model, GMACs for 2 s; EERs (%) are as published.")
     table.add_column("model", no_wrap=True)
     for column in ("M params", "GMACs", *lists):
         table.add_column(column, justify="right")

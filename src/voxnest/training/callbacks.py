@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import Checkpoint, WeightAveraging
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
-from voxnest.errors import CheckpointError, VoxnestError
+from voxnest.errors import CheckpointError, TrainingError
 from voxnest.files import atomic_write
 from voxnest.hub.checkpoint import save_encoder
 from voxnest.training.schedules import Clock, Limits, lr_factor, margin_at
@@ -126,7 +126,7 @@ class RunControl(L.Callback):
         if self.save_due:
             self._saved_at = self._elapsed
         if votes[3] >= 0:
-            raise VoxnestError(
+            raise TrainingError(
                 self.config.output,
                 f"the loss or its gradient is not finite at step {int(votes[3])}; training stopped, "
                 "the checkpoints are from before it",

@@ -55,7 +55,7 @@ def train(
         CorpusError: a corpus that is empty, of one speaker, or of which nothing can be read.
         TrialError: trials that are malformed or whose recordings are missing.
         CheckpointError: a checkpoint that cannot be read or written.
-        VoxnestError: the loss is not finite.
+        TrainingError: the loss is not finite.
         TrainingInterruptedError: by Ctrl-C or SIGTERM; a checkpoint was written.
     """
     assert config.output is not None
