@@ -13,7 +13,17 @@ from voxnest.audio.reading import (
     Audio,
     AudioInfo,
     audio_info,
+    list_recordings,
     read_audio,
 )
 
-__all__ = ["AUDIO_SUFFIXES", "SAMPLE_RATE", "SILENCE_PEAK", "Audio", "AudioInfo", "audio_info", "read_audio"]
+__all__ = [
+    "AUDIO_SUFFIXES",
+    "SAMPLE_RATE",
+    "SILENCE_PEAK",
+    "Audio",
+    "AudioInfo",
+    "audio_info",
+    "list_recordings",
+    "read_audio",
+]

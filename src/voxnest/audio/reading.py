@@ -24,6 +24,13 @@ _OTHER = (".mp3", ".m4a", ".aac", ".mp4", ".mov", ".webm", ".mka", ".mkv", ".wma
 AUDIO_SUFFIXES = frozenset(_PLAIN + _OTHER)
 """How names of recordings end (lower case), for searching through a folder."""
 
+
+def list_recordings(folder: Path) -> list[Path]:
+    """The recordings in a folder, at all depths and in order, by how their names end; hidden files are left out."""
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES)
+    return sorted(path for path in found if path.is_file() and not path.name.startswith("."))
+
+
 # soxr's filter reaches less far than this on either side, so that a resampled slice is, to 3e-7, the slice of
 # the resampled whole.
 _FILTER_SECONDS = 0.05

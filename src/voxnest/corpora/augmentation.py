@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from voxnest.audio import AUDIO_SUFFIXES, audio_info, read_audio
+from voxnest.audio import audio_info, list_recordings, read_audio
 from voxnest.corpora.store import AudioStore, fit_length
 from voxnest.errors import AudioError, ConfigError, CorpusError
 
@@ -89,7 +89,7 @@ class Augmentation:
 
         self._noise_seconds = np.zeros(0)
         if noise:
-            self._noise = self._open_noise(find_recordings(noise, "noise"), noise_cache_gb)
+            self._noise = self._open_noise(_list_places(noise, "noise"), noise_cache_gb)
         if noise_kinds is None:
             noise_kinds = {"files" if noise else "coloured": 1.0, "babble": 0.5}
         self._kinds = _kind_weights(noise_kinds, has_files=bool(noise))
@@ -100,7 +100,7 @@ class Augmentation:
         ]
         rng = np.random.default_rng((seed, 1))
         if rirs:
-            self._rirs = self._read_rirs(find_recordings(rirs, "rirs"), rng)
+            self._rirs = self._read_rirs(_list_places(rirs, "rirs"), rng)
         else:
             times = rng.uniform(*_range("rt60", rt60, least=0.01), _SYNTHETIC_RIRS)
             ratios = rng.uniform(*_range("direct_to_reverberant", direct_to_reverberant), _SYNTHETIC_RIRS)
@@ -306,7 +306,7 @@ def telephone(samples: np.ndarray, rng: np.random.Generator, sample_rate: int) -
     return (np.sign(band) * np.expm1(code * np.log(256)) * (peak / 255)).astype(np.float32)
 
 
-def find_recordings(places: Sequence[str | Path], name: str) -> list[Path]:
+def _list_places(places: Sequence[str | Path], name: str) -> list[Path]:
     """The files among `places`, and the recordings in the folders among them, in order.
 
     Raises:
@@ -317,7 +317,7 @@ def find_recordings(places: Sequence[str | Path], name: str) -> list[Path]:
         if place.is_file():
             found.append(place)
         elif place.is_dir():
-            inside = sorted(path for path in place.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES)
+            inside = list_recordings(place)
             if not inside:
                 raise CorpusError(place, f"no recordings in this folder, given as {name}")
             found += inside

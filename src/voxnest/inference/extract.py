@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import torch
 
-from voxnest.audio import AUDIO_SUFFIXES, audio_info, read_audio
+from voxnest.audio import audio_info, list_recordings, read_audio
 from voxnest.errors import AudioError, CheckpointError, VoxnestError
 from voxnest.files import atomic_write
 
@@ -115,8 +115,7 @@ def find_recordings(places: Sequence[str | Path]) -> list[str]:
     found: dict[str, None] = {}
     for place in map(str, places):
         if Path(place).is_dir():
-            inside = sorted(path for path in Path(place).rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES)
-            recordings = [str(path) for path in inside if path.is_file() and not path.name.startswith(".")]
+            recordings = list(map(str, list_recordings(Path(place))))
             if not recordings:
                 raise AudioError(place, "no recordings in it", "files ending in .wav, .flac, .mp3, .m4a, ...")
         elif Path(place).exists():  # a name may well hold [ or *
