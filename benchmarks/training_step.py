@@ -120,6 +120,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--seconds", type=float, default=1.5, help="length of a crop")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--profile", action="store_true", help="also show where the time of a step goes")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
 
@@ -152,6 +153,24 @@ def main() -> None:
         figures = (1e3 * value, options.batch_size / value, slowest / value, losses[name][0], end)
         table.add_row(name, *(f"{figure:.{places}f}" for figure, places in zip(figures, (0, 1, 2, 3, 3), strict=True)))
     Console().print(table)
+    if options.profile:
+        for name, step in steps.items():
+            Console().print(profile(name, lambda step=step: step(*batches[0])))
+
+
+def profile(name: str, step: Callable[[], object]) -> Table:
+    """The operators that took most of one step."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+        step()
+    operators = sorted(profiler.key_averages(), key=lambda item: -item.self_cpu_time_total)
+    total = sum(item.self_cpu_time_total for item in operators)
+    table = Table("operator", title=f"{name}: {total / 1e3:.0f} ms")
+    for column in ("calls", "ms", "%"):
+        table.add_column(column, justify="right")
+    for item in operators[:8]:
+        spent = item.self_cpu_time_total
+        table.add_row(item.key, str(item.count), f"{spent / 1e3:.0f}", f"{100 * spent / total:.0f}")
+    return table
 
 
 if __name__ == "__main__":
