@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from voxnest.audio import read_audio
-from voxnest.frontends import ReDimNetMel, SpecAugment, mel_filters
+from voxnest.errors import ConfigError
+from voxnest.frontends import FRONTENDS, ReDimNetMel, SpecAugment, TFMel, TFSpectrogram, create_frontend, mel_filters
 
 
 @pytest.fixture
@@ -21,6 +22,39 @@ def test_features_equal_the_official_ones(shared: Path, excerpt: Tensor, bins: i
     expected = np.load(shared / "parity" / "features.npz")[f"redimnet_mel{bins}_hop{hop_length}"]
     features = ReDimNetMel(bins, hop_length=hop_length)(excerpt)[0]
     np.testing.assert_allclose(features.numpy(), expected, atol=1e-4)
+
+
+def test_features_for_tensorflow_equal_the_official_ones(shared: Path, excerpt: Tensor) -> None:
+    expected = np.load(shared / "parity" / "features.npz")["redimnet_tfmel72_hop160"]
+    features = TFMel(72, hop_length=160)(excerpt)[0]
+    np.testing.assert_allclose(features.numpy(), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("pool", [None, (2, 1), (4, 2)])
+@pytest.mark.parametrize("window", ["hamming", "hann", "sqrt_hann", None])
+def test_a_pooled_spectrogram_has_the_bins_it_says(pool: tuple[int, int] | None, window: str | None) -> None:
+    bins = 256 // (pool[0] if pool else 1)
+    features = TFSpectrogram(bins, pool=pool, window=window)(torch.randn(2, 16000))
+    assert features.shape == (2, bins, 99 // (pool[1] if pool else 1))
+
+
+@pytest.mark.parametrize("name", list(FRONTENDS))
+@pytest.mark.parametrize("pad_right", [0, 300, 5000])
+def test_the_shortest_waveform_fills_the_frames_that_are_needed(name: str, pad_right: int) -> None:
+    bins = 128 if name == "tf_spectrogram" else 40
+    frontend = create_frontend(name, bins, min_frames=7, pad_right=pad_right)
+    features = frontend(torch.randn(1, frontend.min_samples))
+    assert features.isfinite().all()
+    assert features.shape[2] == 7 or (pad_right == 5000 and features.shape[2] > 7)
+
+
+def test_unknown_front_ends_and_options_are_config_errors() -> None:
+    with pytest.raises(ConfigError, match="one of mel, tf_mel, tf_spectrogram"):
+        create_frontend("stft", 40)
+    with pytest.raises(ConfigError, match="window_size"):
+        create_frontend("mel", 40, window_size=3)
+    with pytest.raises(ConfigError, match="kaiser"):
+        create_frontend("tf_spectrogram", 128, window="kaiser")
 
 
 @pytest.mark.parametrize("bins", [60, 72])

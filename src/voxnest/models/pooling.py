@@ -82,16 +82,89 @@ class AttentiveStatisticsPooling(nn.Module):
         return torch.cat([mean, torch.sqrt(variance.clamp(min=1e-7))], dim=1)
 
 
+class TemporalMaxAveragePooling(nn.Module):
+    """TMAP: the sum of maximum and mean over time."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.out_channels = channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[batch, frames, channels]` to `[batch, channels]`."""
+        wide = x.float()
+        return wide.amax(dim=1) + wide.mean(dim=1)
+
+
+class MultiHeadAttentivePooling(nn.Module):
+    """MHASTP: mean and standard deviation over time, the channels in groups with an attention each.
+
+    Args:
+        channels: of the input; divisible by `heads`.
+        heads: groups of channels.
+        bottleneck: hidden size of each attention.
+        per_channel: a weight for every channel rather than one for the group.
+
+    Source: India et al., Self Multi-Head Attention for Speaker Recognition (arXiv 1906.09890).
+    """
+
+    def __init__(self, channels: int, heads: int = 2, bottleneck: int = 64, *, per_channel: bool = False) -> None:
+        super().__init__()
+        if channels % heads:
+            raise ConfigError("pooling", f"{channels} channels", f"a multiple of {heads} heads")
+        self.heads, self.out_channels = heads, 2 * channels
+        width = channels // heads
+        self.attend = nn.ModuleList(
+            nn.Sequential(nn.Linear(width, bottleneck), nn.Tanh(), nn.Linear(bottleneck, width if per_channel else 1))
+            for _ in range(heads)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[batch, frames, channels]` to `[batch, 2 * channels]`: mean and deviation of each group in turn."""
+        statistics = []
+        for attend, part in zip(self.attend, x.chunk(self.heads, dim=-1), strict=True):
+            attention, wide = torch.softmax(attend(part).float(), dim=1), part.float()
+            mean = (attention * wide).sum(dim=1)
+            variance = (attention * wide.square()).sum(dim=1) - mean.square()
+            statistics += [mean, torch.sqrt(variance.clamp(min=1e-7))]
+        return torch.cat(statistics, dim=1)
+
+
+class MultiQueryAttentivePooling(nn.Module):
+    """MQMHASTP: several `MultiHeadAttentivePooling` side by side.
+
+    Args:
+        channels: of the input; divisible by `heads`.
+        queries: how many.
+        heads: of each.
+
+    Source: Zhao et al., Multi-Query Multi-Head Attention Pooling (arXiv 2110.05042).
+    """
+
+    def __init__(self, channels: int, queries: int = 2, heads: int = 8) -> None:
+        super().__init__()
+        self.out_channels = 2 * channels * queries
+        self.queries = nn.ModuleList(
+            MultiHeadAttentivePooling(channels, heads, per_channel=True) for _ in range(queries)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[batch, frames, channels]` to `[batch, 2 * channels * queries]`."""
+        return torch.cat([query(x) for query in self.queries], dim=1)
+
+
 POOLINGS = {
     "TAP": TemporalAveragePooling,
+    "TMAP": TemporalMaxAveragePooling,
     "TSDP": TemporalDeviationPooling,
     "TSTP": TemporalStatisticsPooling,
     "ASTP": AttentiveStatisticsPooling,
+    "MHASTP": MultiHeadAttentivePooling,
+    "MQMHASTP": MultiQueryAttentivePooling,
 }
 
 
 def create_pooling(name: str, channels: int, *, global_context: bool = False) -> nn.Module:
-    """The pooling that the field calls `name` (TAP, TSDP, TSTP, ASTP). `global_context` matters to ASTP alone.
+    """The pooling that the field calls `name`; one of `POOLINGS`. `global_context` matters to ASTP alone.
 
     Raises:
         ConfigError: for an unknown name.

@@ -5,25 +5,18 @@ implementation (IDRnD/ReDimNet), whose checkpoints `from_official` translates.
 """
 
 import dataclasses
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from voxnest.errors import ConfigError
-from voxnest.frontends import ReDimNetMel, SpecAugment
+from voxnest.frontends import create_frontend
+from voxnest.models.blocks_1d import TimeContext
 from voxnest.models.encoder import SpeakerEncoder
 from voxnest.models.head import MatryoshkaProjection
-from voxnest.models.layers import (
-    BatchNorm,
-    ConvNeXtBlock,
-    ResidualBlock,
-    TimeConv,
-    TimeFrequencyConv,
-    TransformerLayer,
-)
+from voxnest.models.layers import BatchNorm, TimeFrequencyConv, WeightedSum, create_block_2d
 from voxnest.models.pooling import create_pooling
 
 Stage = tuple[int, int, int, int | None]
@@ -46,7 +39,10 @@ class ReDimNetConfig:
         group_divisor: channels per group of the 2-D convolutions; None for ordinary convolutions.
         out_channels: channels after a last pointwise convolution; None for bins * channels and no such layer.
         aggregation_dropout: on the output of every stage, in training.
+        previous_maps: for a sub-network, how many maps of another backbone it goes on from; 0 starts from features.
         hop_length: of the front end, in samples.
+        frontend: one of `voxnest.frontends.FRONTENDS`.
+        frontend_options: its further arguments.
         pooling: see `voxnest.models.pooling`.
         global_context: attentive pooling that sees the whole utterance's statistics.
         out_norm: batch normalisation of the embedding.
@@ -70,7 +66,10 @@ class ReDimNetConfig:
     group_divisor: int | None = 4
     out_channels: int | None = None
     aggregation_dropout: float = 0.0
+    previous_maps: int = 0
     hop_length: int = 160
+    frontend: str = "mel"
+    frontend_options: Mapping[str, Any] = field(default_factory=dict)
     pooling: str = "ASTP"
     global_context: bool = False
     out_norm: bool = False
@@ -92,30 +91,6 @@ class ReDimNetConfig:
             bins //= stage[0]
 
 
-class WeightedSum(nn.Module):
-    """A learned convex combination of 1-D maps, with weights of their own for every channel.
-
-    Args:
-        count: number of maps.
-        channels: of each map; 1 gives all channels the same weights.
-    """
-
-    def __init__(self, count: int, channels: int) -> None:
-        super().__init__()
-        # With a single map the softmax is 1 whatever the weight: it stays, untrained, for the checkpoints' sake.
-        self.weight = nn.Parameter(torch.zeros(count, channels), requires_grad=count > 1)
-
-    def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """`count` maps `[batch, frames, channels]` to one."""
-        if len(maps) == 1:
-            return maps[0]
-        weights = torch.softmax(self.weight, dim=0).to(maps[0].dtype)
-        total = maps[0] * weights[0]
-        for weight, value in zip(weights[1:], maps[1:], strict=True):
-            total = torch.addcmul(total, value, weight)
-        return total
-
-
 class FrequencyPatch(nn.Module):
     """A convolution whose kernel and stride are `stride` bins of one frame: one matrix product.
 
@@ -133,52 +108,6 @@ class FrequencyPatch(nn.Module):
         return self.linear(x.reshape(batch, frames, bins // self.stride, self.stride * channels))
 
 
-class TimeContext(nn.Module):
-    """The 1-D block: reduce the channels, model time, expand again, add to the input.
-
-    Args:
-        channels: in and out.
-        hidden: after the reduction.
-        kind: "fc" (pointwise only), "conv" (large kernels), "att" (positional convolution and transformer layer) or
-            "conv+att" (growing kernels, then a transformer layer).
-    """
-
-    def __init__(self, channels: int, hidden: int, kind: str) -> None:
-        super().__init__()
-        self.reduce = nn.Sequential(nn.Linear(channels, hidden), nn.LayerNorm(hidden, eps=1e-6))
-        self.context = self._context(hidden, kind)
-        self.expand = nn.Linear(hidden, channels)
-
-    @staticmethod
-    def _context(hidden: int, kind: str) -> nn.Sequential:
-        if kind == "fc":
-            norm = nn.LayerNorm(2 * hidden, eps=1e-6)
-            return nn.Sequential(nn.Linear(hidden, 2 * hidden), norm, nn.GELU(), nn.Linear(2 * hidden, hidden))
-        if kind == "conv":
-            return nn.Sequential(*(ConvNeXtBlock(hidden, [7, 15, 31]) for _ in range(4)))
-        if kind == "att":
-            return nn.Sequential(PositionalConv(hidden, 59), TransformerLayer(hidden, 2 * hidden))
-        blocks = [ConvNeXtBlock(hidden, [size]) for size in (7, 19, 31, 59)]
-        return nn.Sequential(*blocks, TransformerLayer(hidden, hidden))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`[batch, frames, channels]` to the same shape."""
-        return x + self.expand(self.context(self.reduce(x)))
-
-
-class PositionalConv(nn.Module):
-    """Tells a transformer layer where it is: a wide depthwise convolution, normalised and added."""
-
-    def __init__(self, channels: int, kernel_size: int) -> None:
-        super().__init__()
-        self.conv = TimeConv(channels, channels, kernel_size, groups=channels)
-        self.norm = nn.LayerNorm(channels, eps=1e-6)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`[batch, frames, channels]` to the same shape."""
-        return x + self.norm(self.conv(x))
-
-
 class ReDimStage(nn.Module):
     """Weigh the maps so far, see the result as 2-D, reduce frequency, run 2-D blocks, then the 1-D block."""
 
@@ -187,11 +116,17 @@ class ReDimStage(nn.Module):
         stride, blocks, expansion, reduction = config.stages[index]
         width = config.bins * config.channels
         self.shape = (bins, channels)
-        self.weigh = WeightedSum(index + 1, width if index else 1)
+        maps = config.previous_maps + index + 1
+        self.weigh = WeightedSum(maps, width if maps > 1 else 1)
         out_bins, out_channels = bins // stride, channels * stride
         hidden = out_channels * expansion
         self.patch = FrequencyPatch(channels, hidden, stride)
-        self.blocks = nn.Sequential(*(block_2d(config, hidden, out_bins) for _ in range(blocks)))
+        self.blocks = nn.Sequential(
+            *(
+                create_block_2d(config.block_2d, hidden, out_bins, group_width=config.group_divisor)
+                for _ in range(blocks)
+            )
+        )
         self.squeeze = nn.Identity() if expansion == 1 else Squeeze(hidden, out_channels, config.group_divisor)
         self.context = (
             TimeContext(width, width // reduction, config.block_1d) if reduction is not None else nn.Identity()
@@ -217,22 +152,17 @@ class Squeeze(nn.Sequential):
         )
 
 
-def block_2d(config: ReDimNetConfig, channels: int, bins: int) -> nn.Module:
-    """One 2-D block of the kind that `config` names, `[batch, frames, bins, channels]` in and out."""
-    if config.block_2d.startswith("convnext_like"):
-        activation = "relu" if config.block_2d.endswith("relu") else "gelu"
-        return ConvNeXtBlock(channels, [(3, 3)], group_width=config.group_divisor, activation=activation)
-    frequency_se = config.block_2d == "basic_resnet_fwse"
-    return ResidualBlock(channels, bins, group_width=config.group_divisor, frequency_se=frequency_se)
-
-
 class ReDimNet(nn.Module):
-    """The backbone: features `[batch, bins, frames]` to `[batch, frames, out_channels]`."""
+    """The backbone: features `[batch, bins, frames]` to `[batch, frames, out_channels]`.
+
+    With `previous_maps` it is a sub-network: it takes that many maps of an earlier backbone (see `all_maps`) in place
+    of the features.
+    """
 
     def __init__(self, config: ReDimNetConfig) -> None:
         super().__init__()
         width = config.bins * config.channels
-        self.stem = TimeFrequencyConv(1, config.channels, (3, 3))
+        self.stem = MapsStem(config) if config.previous_maps else TimeFrequencyConv(1, config.channels, (3, 3))
         self.stem_norm = nn.LayerNorm(config.channels, eps=1e-6)
         self.stages = nn.ModuleList()
         bins, channels = config.bins, config.channels
@@ -240,7 +170,7 @@ class ReDimNet(nn.Module):
             self.stages.append(ReDimStage(config, index, bins, channels))
             bins, channels = bins // stride, channels * stride
         self.dropout = nn.Dropout(config.aggregation_dropout)
-        self.weigh = WeightedSum(len(config.stages) + 1, width)
+        self.weigh = WeightedSum(config.previous_maps + len(config.stages) + 1, width)
         self.out_channels = width if config.out_channels is None else config.out_channels
         self.mix = (
             nn.Identity()
@@ -248,23 +178,60 @@ class ReDimNet(nn.Module):
             else nn.Sequential(nn.Linear(width, config.out_channels), BatchNorm(config.out_channels))
         )
 
-    def forward(self, features: Tensor) -> Tensor:
-        """`[batch, bins, frames]` to `[batch, frames, out_channels]`."""
-        x = features.transpose(1, 2).unsqueeze(-1)
-        maps = [self.stem_norm(self.stem(x)).flatten(2)]
+    def forward(self, features: Tensor | Sequence[Tensor]) -> Tensor:
+        """`[batch, bins, frames]`, or the maps of an earlier backbone, to `[batch, frames, out_channels]`."""
+        return self.mix(self.all_maps(features)[-1])
+
+    def all_maps(self, features: Tensor | Sequence[Tensor]) -> list[Tensor]:
+        """Every 1-D map `[batch, frames, bins * channels]`: (earlier ones), stem, stages, their weighted sum."""
+        maps: list[Tensor] = []
+        stem_input = features
+        if isinstance(features, Tensor):
+            stem_input = features.transpose(1, 2).unsqueeze(-1)
+        else:
+            maps.extend(features)
+        maps.append(self.stem_norm(self.stem(stem_input)).flatten(2))
         for stage in self.stages:
             maps.append(self.dropout(stage(maps)))
-        return self.mix(self.weigh(maps))
+        return [*maps, self.weigh(maps)]
+
+
+class MapsStem(nn.Module):
+    """The stem of a sub-network: weigh the maps of the earlier backbone, see the result as 2-D, convolve.
+
+    `config` is a `ReDimNetConfig` or a `ReDimNet2Config`.
+    """
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.shape = (config.bins, config.channels)
+        self.weigh = WeightedSum(config.previous_maps, config.bins * config.channels)
+        self.conv = TimeFrequencyConv(config.channels, config.channels, (3, 3))
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """Maps `[batch, frames, bins * channels]` to `[batch, frames, bins, channels]`."""
+        return self.conv(self.weigh(maps).unflatten(-1, self.shape))
 
 
 def build(name: str, settings: dict[str, Any]) -> SpeakerEncoder:
-    """A `SpeakerEncoder` with a ReDimNet backbone; `settings` are fields of `ReDimNetConfig`."""
+    """A `SpeakerEncoder` with a ReDimNet backbone; `settings` are fields of `ReDimNetConfig`.
+
+    Raises:
+        ConfigError: for a setting that is wrong, and for `previous_maps`: a sub-network is a backbone without waveform.
+    """
     config = ReDimNetConfig(**settings)
-    masking = None
+    return assemble(name, config, ReDimNet(config))
+
+
+def assemble(name: str, config: Any, backbone: Any, **frontend_options: Any) -> SpeakerEncoder:
+    """Put front end, pooling and head around a backbone; `config` is of one of the ReDimNet generations."""
+    if config.previous_maps:
+        raise ConfigError("previous_maps", str(config.previous_maps), "0 in an encoder (build the backbone alone)")
+    options = {**config.frontend_options, **frontend_options}
     if config.mask_bins or config.mask_frames:
-        masking = SpecAugment((0, config.mask_bins + 1), (0, config.mask_frames + 1))
-    frontend = ReDimNetMel(config.bins, hop_length=config.hop_length, spec_augment=masking)
-    backbone = ReDimNet(config)
+        widths = {"frequency_width": (0, config.mask_bins + 1), "time_width": (0, config.mask_frames + 1)}
+        options["spec_augment"] = widths
+    frontend = create_frontend(config.frontend, config.bins, hop_length=config.hop_length, **options)
     pooling = create_pooling(config.pooling, backbone.out_channels, global_context=config.global_context)
     head = MatryoshkaProjection(pooling.out_channels, config.dims, out_norm=config.out_norm)  # type: ignore[arg-type]
     return SpeakerEncoder(frontend, backbone, pooling, head, name=name, config=dataclasses.asdict(config))

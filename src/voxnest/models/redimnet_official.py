@@ -1,19 +1,48 @@
 """Translate official ReDimNet checkpoints: their constructor arguments and state-dict keys to ours.
 
-Facts about the foreign layout (`ReDimNetWrap` of IDRnD/ReDimNet, also carried by wespeaker) live here only. It keeps
-2-D maps as `[batch, channels, bins, frames]`, ours are `[batch, frames, bins, channels]`: kernels change their axes,
-pointwise convolutions become linear layers.
+Facts about the foreign layout (`ReDimNetWrap` of IDRnD/ReDimNet, also carried by wespeaker) live here and, for the
+second generation, in `redimnet2_official`. It keeps 2-D maps as `[batch, channels, bins, frames]`, ours are
+`[batch, frames, bins, channels]`: kernels change their axes, pointwise convolutions become linear layers.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from voxnest.errors import CheckpointError, ConfigError
 from voxnest.models.encoder import SpeakerEncoder
-from voxnest.models.redimnet import build
+from voxnest.models.redimnet import ReDimNet, ReDimNetConfig, build
+
+FRONTENDS = {
+    "pt": "mel",
+    "pt_mel": "mel",
+    "tf": "tf_mel",
+    "tf_mel": "tf_mel",
+    "tf_spec": "tf_spectrogram",
+}
+"""Our names of `feat_type`."""
+
+_SPEC_PARAMS = {
+    "sample_rate": "sample_rate",
+    "n_fft": "n_fft",
+    "win_length": "window_length",
+    "hop_length": "hop_length",
+    "f_min": "f_min",
+    "f_max": "f_max",
+    "norm_signal": "normalize_signal",
+    "window": "window",
+    "pool_freqs": "pool",
+    "eps": "eps",
+}
+
+_SPEC_AUGMENT = {
+    "freq_mask_width": "frequency_width",
+    "time_mask_width": "time_width",
+    "freq_start_bin": "first_bin",
+    "num_apply_spec_aug": "times",
+}
 
 _SETTINGS = {
     "F": "bins",
@@ -22,6 +51,7 @@ _SETTINGS = {
     "block_2d_type": "block_2d",
     "group_divisor": "group_divisor",
     "out_channels": "out_channels",
+    "offset_fm_weights": "previous_maps",
     "feat_agg_dropout": "aggregation_dropout",
     "hop_length": "hop_length",
     "pooling_func": "pooling",
@@ -29,8 +59,22 @@ _SETTINGS = {
     "emb_bn": "out_norm",
 }
 
+# What no embedding depends on: all of them belong to the class head, or change what else is returned.
+_WITHOUT_EFFECT = (
+    "num_classes",
+    "class_dropout",
+    "head_activation",
+    "return_all_outputs",
+    "is_subnet",
+    "tf_optimized_arch",
+)
+
 # In order; each rule is tried on what the ones before have made of the key.
 _RENAMES = [
+    (r"^spec\.spec_norm\.", "frontend.batch_norm."),
+    (r"^backbone\.stem\.0\.w$", "backbone.stem.weigh.weight"),
+    (r"^backbone\.stem\.2\.", "backbone.stem.conv."),
+    (r"^backbone\.stem\.3\.", "backbone.stem_norm."),
     (r"^backbone\.stem\.0\.", "backbone.stem."),
     (r"^backbone\.stem\.1\.", "backbone.stem_norm."),
     (r"^backbone\.stage(\d+)\.0\.w$", r"backbone.stages.\1.weigh.weight"),
@@ -55,6 +99,10 @@ _RENAMES = [
     (r"\.feed_forward\.output_dense\.", ".contract."),
     (r"^pool\.linear1\.", "pooling.attend."),
     (r"^pool\.linear2\.", "pooling.score."),
+    (r"^pool\.n_query\.", "pooling.queries."),
+    (r"^pool\.", "pooling."),
+    (r"\.heads_att_trans\.(\d+)\.att_0\.", r".attend.\1.0."),
+    (r"\.heads_att_trans\.(\d+)\.att_1\.", r".attend.\1.2."),
     (r"^bn\.", "head.norm."),
     (r"^bn2\.", "head.out_norm."),
     (r"^linear\.", "head.linear."),
@@ -68,6 +116,8 @@ def from_official(
 ) -> SpeakerEncoder:
     """Build the encoder that an official checkpoint holds, in eval mode.
 
+    A class head (`num_classes`) is dropped: the encoder gives the embedding that the head would have taken.
+
     Args:
         config: constructor arguments of the official class (`model_config` of a released file).
         state_dict: its weights; constant buffers of its front end (`spec.*`) may be there or not.
@@ -77,33 +127,98 @@ def from_official(
         ConfigError: for an argument that is not supported.
         CheckpointError: if keys are missing or unexpected, or shapes differ; it lists them.
     """
-    settings = translate_settings(config)
-    encoder = build(name, settings)
-    ours = encoder.state_dict()
+    encoder = build(name, translate_settings(config))
     blocks = [stage[1] for stage in encoder.config["stages"]]
+    load_official(
+        encoder, name, config, state_dict, lambda key: translate_key(key, blocks), head=config.get("num_classes")
+    )
+    return encoder.eval()
+
+
+def backbone_from_official(config: Mapping[str, Any], state_dict: Mapping[str, Tensor]) -> ReDimNet:
+    """As `from_official` for the backbone class alone (`ReDimNet` there): keys without "backbone.", also sub-networks.
+
+    Raises:
+        ConfigError: for an argument that is not supported.
+        CheckpointError: as `from_official`.
+    """
+    # The bare class has defaults of its own.
+    defaults = {
+        "C": 12,
+        "group_divisor": 1,
+        "out_channels": 512,
+        "stages_setup": [
+            (1, 2, 1, [(3, 3)], None),
+            (2, 3, 1, [(3, 3)], None),
+            (3, 4, 1, [(3, 3)], 8),
+            (2, 5, 1, [(3, 3)], 8),
+            (1, 5, 1, [(7, 1)], 8),
+            (2, 3, 1, [(3, 3)], 8),
+        ],
+    }
+    settings = ReDimNetConfig(**translate_settings({**defaults, **config}))
+    backbone = ReDimNet(settings)
+    blocks = [stage[1] for stage in settings.stages]
+
+    def translate(key: str) -> str:
+        return translate_key("backbone." + key, blocks).removeprefix("backbone.")
+
+    load_official(backbone, "redimnet backbone", config, state_dict, translate)
+    return backbone.eval()
+
+
+def load_official(
+    module: nn.Module,
+    name: str,
+    config: Mapping[str, Any],
+    state_dict: Mapping[str, Tensor],
+    translate: Callable[[str], str],
+    *,
+    head: int | None = None,
+) -> None:
+    """Put foreign weights into `module`, their keys made ours by `translate`.
+
+    Constant buffers of the front end are left out, and the class head if there is one (`head` is its size). Kernels of
+    the layout for TensorFlow (`tf_optimized_arch`) are read as (frames, bins): no class for it was published.
+
+    Raises:
+        CheckpointError: if keys are missing or unexpected, or shapes differ; it lists them.
+    """
+    ours = module.state_dict()
+    time_first = bool(config.get("tf_optimized_arch"))
     translated: dict[str, Tensor] = {}
+    unexpected = []
     for key, value in state_dict.items():
-        if key.startswith("spec."):
+        if key.startswith(("spec.torchfbank.", "spec.spectrogram.")) or (head and key.startswith("cls_head.")):
             continue
-        new = translate_key(key, blocks)
+        new = translate(key)
         if new not in ours:
-            raise CheckpointError(
-                name, f"unexpected key {key!r}", "the keys of the official model of this configuration"
-            )
-        translated[new] = _reshape(value, ours[new].shape, new)
+            unexpected.append(key)
+            continue
+        if time_first and value.ndim == 4 and not new.endswith("weigh.weight"):
+            value = value.swapdims(2, 3)
+        translated[new] = _reshape(value, ours[new], new)
         if translated[new].shape != ours[new].shape:
             raise CheckpointError(
                 name, f"{key!r} of shape {list(value.shape)}", f"one that fits {list(ours[new].shape)}"
             )
     missing = sorted(set(ours) - set(translated))
+    problems = []
+    if unexpected:
+        problems.append(f"unexpected key{'s' * (len(unexpected) > 1)} {', '.join(map(repr, unexpected))}")
     if missing:
-        raise CheckpointError(name, f"{len(missing)} missing keys: " + ", ".join(missing[:8]), "a complete state dict")
-    encoder.load_state_dict(translated)
-    return encoder.eval()
+        problems.append(f"{len(missing)} missing keys: {', '.join(missing)}")
+    if problems:
+        raise CheckpointError(name, "; ".join(problems), "the keys of the official model of this configuration")
+    module.load_state_dict(translated)
 
 
 def translate_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Constructor arguments of the official class as fields of `ReDimNetConfig`."""
+    """Constructor arguments of the official class as fields of `ReDimNetConfig`.
+
+    Raises:
+        ConfigError: for an argument that the class does not have, or with which it cannot be built.
+    """
     settings: dict[str, Any] = {}
     for key, value in config.items():
         if key in _SETTINGS:
@@ -113,11 +228,56 @@ def translate_settings(config: Mapping[str, Any]) -> dict[str, Any]:
             settings["stages"] = [(stride, count, exp, red) for stride, count, exp, _, red in value]
         elif key == "embed_dim":
             settings["dims"] = [value]
-        elif key == "feat_type" and value in ("pt", "pt_mel"):
+        elif key == "feat_type":
+            settings["frontend"] = translate_frontend(value)
+        elif key == "spec_params":
             continue
-        elif key not in ("num_classes", "class_dropout", "head_activation", "spec_params") and value:
+        elif key not in _WITHOUT_EFFECT and value:
             raise ConfigError(key, repr(value), "one of " + ", ".join(_SETTINGS))
+    if "spec_params" in config:
+        put_spec_params(settings, config["spec_params"])
     return settings
+
+
+def translate_frontend(feat_type: str) -> str:
+    """Our name of a `feat_type`.
+
+    Raises:
+        ConfigError: for one that the official classes cannot build either.
+    """
+    if feat_type not in FRONTENDS:
+        raise ConfigError("feat_type", repr(feat_type), "one of " + ", ".join(FRONTENDS))
+    return FRONTENDS[feat_type]
+
+
+def put_spec_params(settings: dict[str, Any], params: Mapping[str, Any]) -> None:
+    """Add the arguments of the official front ends (`spec_params`) to settings of ours.
+
+    Raises:
+        ConfigError: for an argument that they do not have.
+    """
+    options: dict[str, Any] = {}
+    masking: dict[str, Any] = {}
+    for key, value in params.items():
+        if key == "hop_length":
+            settings["hop_length"] = value
+        elif key in _SPEC_PARAMS:
+            options[_SPEC_PARAMS[key]] = value
+        elif key in _SPEC_AUGMENT:
+            masking[_SPEC_AUGMENT[key]] = value
+        elif key == "do_preemph":
+            options["pre_emphasis"] = 0.97 if value else None
+        elif key == "spec_norm":
+            if value not in ("mn", "mvn", "bn"):
+                raise ConfigError("spec_params: spec_norm", repr(value), "'mn', 'mvn' or 'bn'")
+            options["normalization"] = value
+        elif key not in ("do_spec_aug", "n_mels", "mode", "fft_mode", "normalize_spectrogram", "normalize_signal"):
+            raise ConfigError(f"spec_params: {key}", repr(value), "an argument of the official front end")
+        elif key == "mode" and value != "fft":
+            raise ConfigError("spec_params: mode", repr(value), "'fft' (for mel features, feat_type 'tf')")
+    if params.get("do_spec_aug"):
+        options["spec_augment"] = masking
+    settings["frontend_options"] = options
 
 
 def translate_key(key: str, blocks: list[int]) -> str:
@@ -132,21 +292,27 @@ def translate_key(key: str, blocks: list[int]) -> str:
             key = f"backbone.stages.{stage}.squeeze.{rest}"
         else:
             key = f"backbone.stages.{stage}.{rest}"
+    return rename(key)
+
+
+def rename(key: str) -> str:
+    """Our names of the modules that both generations share, in a key whose stage is ours already."""
     for pattern, replacement in _RENAMES:
         key = re.sub(pattern, replacement, key)
     return key
 
 
-def _reshape(value: Tensor, shape: tuple[int, ...], key: str) -> Tensor:
+def _reshape(value: Tensor, target: Tensor, key: str) -> Tensor:
     """Bring a foreign weight into our axes; what cannot fit is left for the caller to report."""
-    if key.endswith("weigh.weight"):
+    shape = target.shape
+    if key.endswith("weigh.weight") and value.ndim == 4:
         return value.reshape(value.shape[1], value.shape[2])
-    if key.endswith("patch.linear.weight"):
+    if key.endswith("patch.linear.weight") and value.ndim == 4:
         return value[..., 0].transpose(1, 2).flatten(1)
     if len(shape) == 4 and value.ndim == 4:
         return value.transpose(2, 3)
     if len(shape) == 4 and value.ndim == 3:
         return value.unsqueeze(-1)
-    if len(shape) == 2 and value.ndim > 2:
-        return value.flatten(1)
+    if len(shape) < value.ndim and value.numel() == target.numel():
+        return value.reshape(shape)
     return value

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from voxnest.errors import ConfigError
-from voxnest.models import redimnet
+from voxnest.models import redimnet, redimnet2
 from voxnest.models.encoder import SpeakerEncoder
 
 
@@ -50,12 +50,30 @@ def _redimnet(summary: str, published: Published = Published(), **settings: Any)
     return Card(summary, redimnet.build, redimnet.ReDimNetConfig, settings, published)
 
 
-def _vox1(parameters: float, gmacs: float, o: float, e: float, h: float) -> Published:
+def _redimnet2(summary: str, published: Published, **settings: Any) -> Card:
+    return Card(summary, redimnet2.build, redimnet2.ReDimNet2Config, settings, published)
+
+
+def _vox1(parameters: float, gmacs: float, o: float, e: float, h: float, paper: str = "arXiv 2407.18223") -> Published:
     eer = {"Vox1-O": o, "Vox1-E": e, "Vox1-H": h}
-    return Published(parameters, gmacs, eer, "arXiv 2407.18223, large-margin fine-tuned on VoxCeleb2")
+    return Published(parameters, gmacs, eer, f"{paper}, large-margin fine-tuned on VoxCeleb2")
+
+
+def _vox1_second(parameters: float, gmacs: float, o: float, e: float, h: float) -> Published:
+    return _vox1(parameters, gmacs, o, e, h, "arXiv 2603.11841")
 
 
 _B5_STAGES = [(1, 4, 2, 48), (2, 4, 2, 48), (1, 6, 2, 48), (2, 6, 1, 32), (1, 8, 1, 24), (2, 4, 1, 16)]
+
+
+def _second_stages(blocks: Sequence[tuple[int, int, int]]) -> list[redimnet2.Stage]:
+    """Six stages from the number of 2-D blocks, expansion and reduction of each."""
+    strides = [(1, 1), (2, 1), (1, 2), (2, 1), (1, 2), (2, 1)]
+    return [
+        (stride, count, expansion, [(3, 3)], reduction)
+        for stride, (count, expansion, reduction) in zip(strides, blocks, strict=True)
+    ]
+
 
 # b-sizes: the configurations that wespeaker publishes, with the official analysis hop of 240 samples.
 CARDS: dict[str, Card] = {
@@ -144,6 +162,71 @@ CARDS: dict[str, Card] = {
         global_context=True,
     ),
     "redimnet-m": _redimnet("reference default"),
+    # The configurations that wespeaker publishes (b4, b6) and that of the official recipe (b3). For b0, b1, b2 and b5
+    # wespeaker's have fewer output channels and too few parameters; these numbers of output channels give the published
+    # parameters and GMACs together (b0: to 6%).
+    "redimnet2-b0": _redimnet2(
+        "small devices",
+        _vox1_second(1.1, 0.33, 1.04, 1.16, 1.97),
+        channels=12,
+        stages=_second_stages([(2, 2, 36), (3, 1, 36), (4, 1, 36), (5, 1, 36), (4, 1, 18), (3, 1, 18)]),
+        out_channels=288,
+    ),
+    "redimnet2-b1": _redimnet2(
+        "small servers",
+        _vox1_second(2.1, 0.56, 0.78, 0.96, 1.72),
+        channels=16,
+        stages=_second_stages([(2, 2, 32), (3, 1, 32), (4, 1, 32), (5, 1, 32), (4, 1, 16), (3, 1, 16)]),
+        out_channels=512,
+    ),
+    "redimnet2-b2": _redimnet2(
+        "a good default",
+        _vox1_second(3.6, 0.95, 0.57, 0.76, 1.41),
+        channels=20,
+        stages=[
+            ((1, 1), 2, 2, [(3, 5)], 40),
+            ((2, 1), 3, 1, [(3, 5)], 30),
+            ((1, 2), 4, 1, [(3, 5)], 30),
+            ((3, 1), 5, 1, [(3, 5)], 20),
+            ((1, 2), 4, 1, [(3, 7)], 20),
+            ((2, 1), 3, 1, [(3, 7)], 10),
+        ],
+        out_channels=512,
+    ),
+    "redimnet2-b3": _redimnet2(
+        "accurate, few parameters",
+        _vox1_second(4.1, 2.70, 0.42, 0.66, 1.22),
+        channels=24,
+        norm_groups=24,
+        mix_2d=True,
+    ),
+    "redimnet2-b4": _redimnet2(
+        "larger",
+        _vox1_second(6.6, 4.62, 0.37, 0.58, 1.07),
+        channels=32,
+    ),
+    "redimnet2-b5": _redimnet2(
+        "larger still",
+        _vox1_second(8.9, 9.62, 0.33, 0.56, 1.07),
+        channels=48,
+        stages=_second_stages([(2, 4, 48), (3, 3, 48), (4, 2, 48), (5, 1, 48), (4, 1, 32), (3, 1, 32)]),
+        out_channels=512,
+    ),
+    "redimnet2-b6": _redimnet2(
+        "most accurate of all",
+        _vox1_second(12.3, 13.05, 0.29, 0.52, 0.99),
+        channels=64,
+        stages=[
+            ((1, 1), 3, 3, [(3, 3)], 64),
+            ((2, 1), 4, 2, [(3, 3)], 64),
+            ((1, 2), 5, 2, [(3, 3)], 48),
+            ((2, 1), 5, 1, [(3, 3)], 48),
+            ((1, 2), 4, 0.75, [(3, 3)], 32),
+            ((2, 1), 3, 0.5, [(3, 3)], 24),
+        ],
+        out_channels=224,
+        mix_2d=True,
+    ),
 }
 
 
@@ -159,7 +242,7 @@ def create_encoder(name: str, *, dims: Sequence[int] | None = None, **overrides:
         name: one of `list_models()`.
         dims: sizes of the embeddings; several make a Matryoshka head, each a prefix of the largest.
         overrides: settings that replace the registry's, by the field names of the model's configuration
-            (for ReDimNet: `voxnest.models.redimnet.ReDimNetConfig`).
+            (`voxnest.models.redimnet.ReDimNetConfig`, `voxnest.models.redimnet2.ReDimNet2Config`).
 
     Raises:
         ConfigError: for an unknown name or setting; it names the nearest right one.
