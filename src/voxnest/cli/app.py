@@ -21,7 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-COMMANDS = ("demo", "prepare", "train", "evaluate", "embed", "verify", "models")
+COMMANDS = ("demo", "prepare", "train", "evaluate", "embed", "verify", "models", "download")
 for _name in COMMANDS:
     app.command(_name)(getattr(import_module(f"voxnest.cli.{_name}"), _name))
 

@@ -1,7 +1,8 @@
-"""Save an encoder in one safetensors file and build it again from that file alone.
+"""Save an encoder in one safetensors file; load one from that, from files of others, or from published weights.
 
-The file's metadata holds, as JSON under the key "voxnest", the format version, the registry name, the resolved
-settings, cosine thresholds per dimension, and whatever a training run wants to tell. No code runs from such a file.
+Our file is enough to build the encoder again. Its metadata holds, as JSON under the key "voxnest", the format version,
+the registry name, the resolved settings, cosine thresholds per dimension, and whatever a training run wants to tell.
+No code runs from such a file.
 """
 
 import json
@@ -13,10 +14,15 @@ from safetensors.torch import save_file
 
 from voxnest.errors import CheckpointError, ConfigError
 from voxnest.files import atomic_write
+from voxnest.hub.download import check_digest, fetch
+from voxnest.hub.foreign import SUFFIXES, is_pytorch_file, read_foreign
+from voxnest.hub.releases import find_release, names_release
 from voxnest.models.encoder import SpeakerEncoder
-from voxnest.models.registry import create_encoder
+from voxnest.models.registry import CARDS, create_encoder
 
 _FORMAT = 1
+_EXPECTED = "a checkpoint such as runs/NAME/best.safetensors, or a name of `voxnest models --weights`"
+_IN_DIRECTORY = ("best.safetensors", "last.safetensors", "best.pt", "latest.pt")
 
 
 def save_encoder(encoder: SpeakerEncoder, path: str | Path, metadata: dict[str, Any] | None = None) -> None:
@@ -69,12 +75,70 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     return header
 
 
-def load_encoder(path: str | Path) -> SpeakerEncoder:
-    """Build the encoder that `save_encoder` wrote, in eval mode on the CPU.
+def load_encoder(
+    source: str | Path,
+    *,
+    train_type: str | None = None,
+    dataset: str | None = None,
+    sha256: str | None = None,
+    progress: bool = True,
+) -> SpeakerEncoder:
+    """The encoder of published weights, a file, or a directory: in eval mode, on the CPU.
+
+    Args:
+        source: the name of a model with published weights ("redimnet-b2", downloaded at first use; see
+            `voxnest.hub.releases`), a voxnest checkpoint, an official `.pt` file of ReDimNet or ReDimNet2, a
+            checkpoint of redimnet-mrl, or a directory with one of these (of a run: its best). A name comes before a
+            file of that name; write `./NAME` for the file.
+        train_type: of published weights, "ptn", "ft_lm" or "ft_mix"; by default the recommended one of the model.
+        dataset: of published weights, what they were trained on: "vox2", "vb2", "vb2+vox2+cnc".
+        sha256: refuse a file with another digest.
+        progress: show a download's progress on stderr.
 
     Raises:
-        CheckpointError: if the file is missing, damaged, or not a voxnest checkpoint, or its weights do not fit.
+        CheckpointError: if the file is missing, damaged, unsafe to read or of an unknown kind, its weights do not fit,
+            or it cannot be downloaded.
+        ConfigError: if no such weights are published; it lists those that are.
+
+    Example:
+        >>> encoder = load_encoder("redimnet-b2")
+        >>> encoder = load_encoder("redimnet-m", train_type="ptn", dataset="vb2")
+        >>> encoder = load_encoder("runs/mine")
     """
+    if names_release(str(source)) and not _is_local_file(str(source)):
+        release = find_release(str(source), train_type=train_type, dataset=dataset)
+        return read_foreign(fetch(release, progress=progress, sha256=sha256), release.model)
+    if (train_type or dataset) and not Path(source).exists():
+        find_release(str(source))  # tells which names there are
+    path = _file_in(Path(source))
+    if train_type or dataset:
+        raise ConfigError("train_type and dataset", f"given with the file {path}", "the name of a model")
+    check_digest(path, sha256)
+    return read_foreign(path) if is_pytorch_file(path) else _read_own(path)
+
+
+def _is_local_file(source: str) -> bool:
+    """Whether a file name that could be a release's is that of a file here; a bare name is always a model's."""
+    return source.endswith(".pt") and Path(source).exists()
+
+
+def _file_in(path: Path) -> Path:
+    """The checkpoint that a path means: itself, or the one in a directory."""
+    if path.is_dir():
+        found = [path / name for name in _IN_DIRECTORY if (path / name).exists()][:1]
+        found = found or sorted(item for item in path.iterdir() if item.suffix in (".safetensors", *SUFFIXES))
+        if len(found) != 1:
+            names = ", ".join(item.name for item in found[:4]) or "no checkpoint"
+            raise CheckpointError(path, f"a directory with {names}", "one checkpoint, or best.safetensors")
+        return found[0]
+    if not path.exists():
+        card = str(path) in CARDS
+        expected = "a name with published weights (voxnest models --weights)" if card else _EXPECTED
+        raise CheckpointError(path, "no such file" + (", and no published weights" if card else ""), expected)
+    return path
+
+
+def _read_own(path: Path) -> SpeakerEncoder:
     header = read_metadata(path)
     try:
         encoder = create_encoder(header["name"], **header["config"])

@@ -1,0 +1,292 @@
+"""Download published weights once, whole and verified, and keep them.
+
+Files lie in `<home>/weights/<architecture>/`, where home is `VOXNEST_HOME`, or `voxnest` in the user's cache folder
+(`XDG_CACHE_HOME`, else `~/.cache`). Beside each is `<file>.sha256`, its digest when it was first used. A file gets its
+name only when it is complete; until then it is `<file>.part`, with what is needed to resume in `<file>.part.json`.
+"""
+
+import hashlib
+import http.client
+import json
+import os
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+from urllib.error import HTTPError, URLError
+from urllib.parse import urlsplit
+from urllib.request import Request, build_opener
+
+from filelock import FileLock
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+from voxnest import __version__
+from voxnest.errors import CheckpointError, ConfigError
+from voxnest.files import atomic_write
+from voxnest.hub.releases import Release
+
+TIMEOUT = 10.0
+"""Seconds without a byte after which a connection is given up."""
+
+ATTEMPTS = 3
+"""How often to try without getting a single byte further."""
+
+BACKOFF = 0.5
+"""Seconds before the second attempt, doubled before each further one."""
+
+_PASSING = {408, 425, 429, 500, 502, 503, 504}
+_CHUNK = 1 << 18
+
+
+def weights_folder() -> Path:
+    """Where downloaded weights are kept."""
+    home = os.environ.get("VOXNEST_HOME")
+    if home:
+        return Path(home).expanduser() / "weights"
+    cache = os.environ.get("XDG_CACHE_HOME")
+    return (Path(cache) if cache else Path.home() / ".cache") / "voxnest" / "weights"
+
+
+def cached_path(release: Release) -> Path:
+    """Where `fetch` puts the file of a release."""
+    return weights_folder() / release.family.architecture / release.file
+
+
+def fetch(release: Release, *, progress: bool = True, sha256: str | None = None) -> Path:
+    """The file of a release, downloaded if it is not there yet. With the file there, no request is made.
+
+    An interrupted download goes on where it broke off, if the server can tell that the file is still the same. Two
+    processes at once download one after the other, so the second finds the file. Proxies are those that the environment
+    names; `VOXNEST_MIRROR=https://host/prefix/` takes the place of the release's address.
+
+    Args:
+        release: see `voxnest.hub.releases`.
+        progress: show a bar on stderr.
+        sha256: what the file's digest must be, in hexadecimal.
+
+    Raises:
+        CheckpointError: if the file cannot be had, or is not what it was when first used; nothing half-written remains
+            under its name.
+        ConfigError: if `VOXNEST_MIRROR` is not an http(s) address.
+    """
+    path = cached_path(release)
+    try:
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{path}.lock"):
+                if not path.exists():  # another process may have been here meanwhile
+                    _download(_address(release), path, progress, sha256)
+                    return path
+        check_digest(path, sha256)
+        _check_recorded(path, file_digest(path))
+    except OSError as error:
+        raise CheckpointError(error.filename or path, f"cannot be written or read: {error.strerror}") from error
+    return path
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_digest(path: Path, sha256: str | None) -> None:
+    """Compare a file with the digest its user wants.
+
+    Raises:
+        CheckpointError: if it has another.
+    """
+    if sha256 is not None and (found := file_digest(path)) != sha256.lower():
+        raise CheckpointError(path, f"SHA-256 is {found}", sha256.lower())
+
+
+def _check_recorded(path: Path, digest: str, *, downloaded: bool = False) -> None:
+    """Compare with the digest of the file's first use, or record it if this is the first."""
+    record = path.with_name(path.name + ".sha256")
+    if not record.exists():
+        with atomic_write(record) as temporary:
+            temporary.write_text(f"{digest}  {path.name}\n")
+        return
+    recorded = record.read_text().split(" ")[0]
+    if digest != recorded:
+        what = "the download differs from the file first used" if downloaded else "has changed since its first use"
+        raise CheckpointError(
+            path, f"{what}: SHA-256 is {digest}", f"{recorded}; delete the file, or if the change is right, {record}"
+        )
+
+
+def _address(release: Release) -> str:
+    mirror = os.environ.get("VOXNEST_MIRROR")
+    if not mirror:
+        return release.address
+    if urlsplit(mirror).scheme not in ("http", "https"):
+        raise ConfigError("VOXNEST_MIRROR", repr(mirror), "an address such as https://host/prefix/")
+    return mirror.rstrip("/") + "/" + release.file
+
+
+def _download(address: str, path: Path, progress: bool, sha256: str | None) -> None:
+    part = _Part(path, address)
+    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(TextColumn("{task.description}"), *columns, console=console, disable=not progress) as bar:
+        task = bar.add_task(path.name, total=None)
+        failures, furthest = 0, part.size
+        while True:
+            try:
+                for total in part.transfer():
+                    bar.update(task, completed=part.size, total=total)
+                break
+            except HTTPError as error:
+                problem = f"the server answers {error.code} {error.reason}"
+                if error.code not in _PASSING:
+                    raise CheckpointError(address, problem, f"a file {path.name} there") from error
+            except URLError as error:
+                problem = f"cannot be reached: {_reason(error.reason)}"
+            except (OSError, http.client.HTTPException) as error:
+                if isinstance(error, OSError) and error.filename is not None:
+                    raise  # the disk's trouble, not the connection's
+                problem = f"the connection broke at {part.size} bytes: {_reason(error)}"
+            failures = 0 if part.size > furthest else failures + 1
+            furthest = max(furthest, part.size)
+            if failures >= ATTEMPTS:
+                raise CheckpointError(address, problem, "a whole file; what has come is kept for the next try")
+            time.sleep(BACKOFF * 2 ** max(failures - 1, 0))
+    part.finish(sha256)
+
+
+def _reason(error: object) -> str:
+    if isinstance(error, TimeoutError):
+        return f"no answer for {TIMEOUT:g} s"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+class _Part:
+    """A file on its way: its bytes so far, and the validator that tells whether the rest belongs to them."""
+
+    def __init__(self, path: Path, address: str) -> None:
+        self.path, self.address = path, address
+        self.file = path.with_name(path.name + ".part")
+        self.notes = path.with_name(path.name + ".part.json")
+        self.total: int | None = None
+        self.validator: str | None = None
+        notes = self._read_notes()
+        if notes.get("address") == address and notes.get("validator"):
+            self.total, self.validator = notes.get("total"), notes["validator"]
+        else:
+            self.restart()
+
+    @property
+    def size(self) -> int:
+        return self.file.stat().st_size if self.file.exists() else 0
+
+    def restart(self) -> None:
+        self.file.unlink(missing_ok=True)
+        self.notes.unlink(missing_ok=True)
+        self.total = self.validator = None
+
+    def transfer(self) -> Iterator[int | None]:
+        """Fetch what is missing; yields the size of the whole, if known, after every piece.
+
+        Raises:
+            OSError, http.client.HTTPException: if the connection fails or breaks; what has come is kept.
+        """
+        start = self.size
+        if start and start == self.total:
+            return
+        headers = {"User-Agent": f"voxnest/{__version__}", "Accept-Encoding": "identity"}
+        if start:
+            headers["Range"] = f"bytes={start}-"
+            if self.validator:
+                headers["If-Range"] = self.validator
+        try:
+            response = build_opener().open(Request(self.address, headers=headers), timeout=TIMEOUT)
+        except HTTPError as error:
+            if error.code == 416:  # what we have is longer than the file now is
+                self.restart()
+                raise ConnectionError("the file on the server has changed") from error
+            raise
+        with response:
+            validator = _validator(response.headers)
+            if response.status == 206 and start:
+                first, total = _content_range(response.headers)
+                # A server may leave out the date that we sent it.
+                if first != start or total != self.total or validator not in (None, self.validator):
+                    self.restart()
+                    raise ConnectionError("the file on the server has changed")
+            else:
+                self.restart()
+                length = response.headers.get("Content-Length")
+                self.total, self.validator = None if length is None else int(length), validator
+                with atomic_write(self.notes) as temporary:
+                    notes = {"address": self.address, "total": self.total, "validator": validator}
+                    temporary.write_text(json.dumps(notes))
+            with self.file.open("ab") as file:
+                while chunk := response.read1(_CHUNK):
+                    self._write(file, chunk)
+                    yield self.total
+        if self.total is not None and self.size < self.total:
+            raise ConnectionError(f"{self.total - self.size} bytes are missing")
+
+    def _write(self, file: IO[bytes], chunk: bytes) -> None:
+        try:
+            file.write(chunk)
+            file.flush()
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.file)) from error
+
+    def finish(self, sha256: str | None) -> None:
+        """Verify, record the digest, and give the file its name."""
+        try:
+            self._check_content()
+            digest = file_digest(self.file)
+            if sha256 is not None and digest != sha256.lower():
+                raise CheckpointError(self.address, f"SHA-256 is {digest}", sha256.lower())
+            _check_recorded(self.path, digest, downloaded=True)
+        except CheckpointError:
+            self.restart()
+            raise
+        with self.file.open("rb") as file:
+            os.fsync(file.fileno())
+        self.file.replace(self.path)
+        self.notes.unlink(missing_ok=True)
+
+    def _check_content(self) -> None:
+        """A page in place of a file (a login, say), or a damaged file, must not be kept as weights."""
+        expected = "a file of PyTorch weights"
+        if self.total is not None and self.size != self.total:
+            raise CheckpointError(self.address, f"{self.size} bytes", f"{self.total}")
+        with self.file.open("rb") as file:
+            start = file.read(16)
+        if start.startswith(b"\x80"):  # a bare pickle: PyTorch's format before 1.6
+            return
+        try:
+            with zipfile.ZipFile(self.file) as archive:
+                damaged = archive.testzip()
+        except zipfile.BadZipFile as error:
+            raise CheckpointError(self.address, f"the server sent something else, {start!r}...", expected) from error
+        if damaged:
+            raise CheckpointError(self.address, f"{damaged} in it is damaged", expected)
+
+    def _read_notes(self) -> dict[str, Any]:
+        try:
+            notes = json.loads(self.notes.read_text())
+        except (OSError, ValueError):
+            return {}
+        return notes if isinstance(notes, dict) else {}
+
+
+def _validator(headers: http.client.HTTPMessage) -> str | None:
+    """What If-Range takes: a strong ETag, else the date of the last change."""
+    tag = headers.get("ETag")
+    return tag if tag and not tag.startswith("W/") else headers.get("Last-Modified")
+
+
+def _content_range(headers: http.client.HTTPMessage) -> tuple[int | None, int | None]:
+    """First byte and size of the whole, of a header such as `bytes 100-199/200`."""
+    try:
+        span, total = headers.get("Content-Range", "").removeprefix("bytes ").split("/")
+        return int(span.split("-")[0]), int(total)
+    except ValueError:
+        return None, None
