@@ -40,17 +40,17 @@ def test_aam_softmax_is_the_papers_formula(batch: tuple[torch.Tensor, torch.Tens
 
 
 def test_aam_softmax_lowers_the_own_class_also_where_the_angle_would_pass_pi() -> None:
-    loss = AAMSoftmax(4, 2, margin=0.5)
+    loss = AAMSoftmax(4, 2, margin=0.5, scale=1.0)
     opposite = -loss.weight.detach()[:1]
-    plain = AAMSoftmax(4, 2, margin=0.0)
+    plain = AAMSoftmax(4, 2, margin=0.0, scale=1.0)
     plain.weight.data.copy_(loss.weight.data)
     label = torch.tensor([0])
     assert loss(opposite, label) > plain(opposite, label)
 
 
-def test_easy_margin_leaves_negative_cosines_alone(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
-    loss = AAMSoftmax(4, 2, margin=0.3, easy_margin=True)
-    plain = AAMSoftmax(4, 2, margin=0.0)
+def test_easy_margin_leaves_negative_cosines_alone() -> None:
+    loss = AAMSoftmax(4, 2, margin=0.3, easy_margin=True, scale=1.0)
+    plain = AAMSoftmax(4, 2, margin=0.0, scale=1.0)
     plain.weight.data.copy_(loss.weight.data)
     label = torch.tensor([0])
     assert loss(-loss.weight[:1], label).item() == pytest.approx(plain(-loss.weight[:1], label).item(), rel=1e-5)
