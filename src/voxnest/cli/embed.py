@@ -11,7 +11,9 @@ def embed(
         list[str],
         typer.Argument(help="Recordings, folders (searched for recordings), or patterns such as 'a/*.wav'."),
     ],
-    model: Annotated[Path, typer.Option("--model", "-m", help="Checkpoint of a trained encoder (.safetensors).")],
+    model: Annotated[
+        Path, typer.Option("--model", "-m", help="A checkpoint or run folder, or a name of voxnest models --weights.")
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Where to write the embeddings (.npz).")],
     dim: Annotated[
         int | None, typer.Option(help="Size of the embeddings.", show_default="the largest the model has")

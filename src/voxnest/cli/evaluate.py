@@ -8,7 +8,7 @@ import typer
 
 
 def evaluate(
-    model: Annotated[Path, typer.Argument(help="Checkpoint of a trained encoder (.safetensors).")],
+    model: Annotated[Path, typer.Argument(help="A checkpoint or run folder, or a name of voxnest models --weights.")],
     trials: Annotated[
         Path, typer.Option(help="Trial list: '1|0 enrollment test' or 'enrollment test target|nontarget'.")
     ],

@@ -9,7 +9,9 @@ import typer
 def verify(
     a: Annotated[Path, typer.Argument(help="A recording.", show_default=False)],
     b: Annotated[Path, typer.Argument(help="Another recording.", show_default=False)],
-    model: Annotated[Path, typer.Option("--model", "-m", help="Checkpoint of a trained encoder (.safetensors).")],
+    model: Annotated[
+        Path, typer.Option("--model", "-m", help="A checkpoint or run folder, or a name of voxnest models --weights.")
+    ],
     dim: Annotated[
         int | None, typer.Option(help="Size of the embeddings.", show_default="the largest the model has")
     ] = None,
