@@ -19,7 +19,7 @@ crops: {{duration: 1.5, batch_size: 32}}
 augmentation: {{noise_probability: 0.3, reverberation_probability: 0.2}}
 model: {{name: redimnet-tiny, dims: [16, 32, 64]}}
 optimizer: {{lr: 0.004}}
-trainer: {{max_minutes: {minutes}, precision: bf16-mixed, accelerator: cpu, devices: 1}}
+trainer: {{max_minutes: {minutes}, precision: bf16-mixed, accelerator: cpu, devices: 1, log_every_steps: 50}}
 """
 
 
@@ -72,9 +72,8 @@ def demo(
     run("verify", first, other, "--model", model)
 
     console.print("\n[bold]Next[/]: your own recordings, in folders named by speaker")
-    console.print(
-        f"  voxnest prepare YOUR_FOLDER -o manifest && voxnest train {config} data.train=manifest output=runs/mine"
-    )
+    console.print("  voxnest prepare YOUR_FOLDER -o manifest")
+    console.print(f"  voxnest train {config} data.train=manifest data.validation=null output=runs/mine")
     console.print(f"  voxnest verify A.wav B.wav --model {model} --dim 16")
     console.print("  voxnest models                     what else can be trained")
 

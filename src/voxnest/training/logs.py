@@ -270,7 +270,7 @@ class Display(ProgressBar):
         dims = ", ".join(map(str, encoder.dims))
         classes = f" · {data.num_classes:,} classes" if len(config.crops.speeds) > 1 else ""
         ends = [f"{limits.steps:,} steps"] if limits.steps else []
-        ends += [f"{limits.seconds / 60:g} minutes"] if limits.seconds else []
+        ends += [f"{limits.seconds / 60:g} min"] if limits.seconds else []
         batch = config.crops.batch_size * trainer.world_size * config.trainer.accumulate
         processes = f" · {trainer.world_size} processes" if trainer.world_size > 1 else ""
         table = Table.grid(padding=(0, 2))
