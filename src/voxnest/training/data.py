@@ -7,7 +7,7 @@ import os
 import re
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -116,9 +116,7 @@ class SpeakerData(L.LightningDataModule):
         assert self.trainer is not None
         config, validation = self.config, self.config.data.validation
         utterances = read_manifest(self.manifest)
-        speakers = {utterance.speaker for utterance in utterances}
-        if len(speakers) < 2:
-            raise CorpusError(config.data.train, f"only one speaker, {min(speakers)!r}", "two or more speakers")
+        _check_speakers(config.data.train, {utterance.speaker for utterance in utterances})
         listed = validation.trials or self._held_out_trials
         self.trials = read_trials(listed)
         if validation.trials is None:
@@ -197,11 +195,11 @@ class SpeakerData(L.LightningDataModule):
         """Divide into utterances to train on and those of held-out speakers."""
         count = self.config.data.validation.held_out_speakers or DEFAULT_HELD_OUT_SPEAKERS
         speakers = sorted({utterance.speaker for utterance in utterances})
+        _check_speakers(self.config.data.train, speakers)
         if len(speakers) < count + 2:
             found = f"{len(speakers)} speakers, of whom {count} shall be held out for validation"
-            raise CorpusError(
-                self.config.data.train, found, "2 more; or set data.validation.held_out_speakers or .trials"
-            )
+            expected = f"{count + 2} or more; or set data.validation.held_out_speakers or .trials"
+            raise CorpusError(self.config.data.train, found, expected)
         rng = np.random.default_rng(self.config.seed)
         chosen = {speakers[number] for number in rng.permutation(len(speakers))[-count:]}
         parts: tuple[list[Utterance], list[Utterance]] = [], []
@@ -276,6 +274,11 @@ class BatchStream:
     def _set_epoch(self, epoch: int) -> None:
         self.crops.set_epoch(epoch)
         self.crops.duration = duration_at(epoch, self.options)
+
+
+def _check_speakers(corpus: Path, speakers: Collection[str]) -> None:
+    if len(speakers) < 2:
+        raise CorpusError(corpus, f"only one speaker, {min(speakers)!r}", "two or more speakers")
 
 
 def _is_manifest(folder: Path) -> bool:
