@@ -1,1 +1,1 @@
-"""models"""
+"""Architectures, pooling, head, `SpeakerEncoder` and the registry of what can be built by name."""
