@@ -137,3 +137,18 @@ def test_matryoshka_loss_takes_any_base_loss(batch: tuple[torch.Tensor, torch.Te
 def test_matryoshka_loss_refuses_senseless_weights(weights: tuple[float, ...]) -> None:
     with pytest.raises(ConfigError):
         MatryoshkaLoss(TripletLoss(), dims=(8, 32), weights=weights)
+
+
+@pytest.mark.parametrize("dim", [2, 8])
+def test_margin_of_a_perfect_embedding_has_a_gradient_in_mixed_precision(dim: int) -> None:
+    # bfloat16 cannot tell 0.998 from 1, where the derivative of the sine is infinite.
+    loss = AAMSoftmax(dim, num_classes=3, margin=0.2)
+    embedding = (loss.weight.detach() * 5 + 1e-3).requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        value = loss(embedding, torch.arange(3))
+    value.backward()
+    assert embedding.grad is not None
+    assert embedding.grad.isfinite().all()
+    assert loss.weight.grad is not None
+    assert loss.weight.grad.isfinite().all()
+    assert value.dtype == torch.float32

@@ -52,9 +52,11 @@ class AAMSoftmax(nn.Module):
         return self.num_classes
 
     def cosines(self, embedding: Tensor) -> Tensor:
-        """Cosine of each embedding `[batch, dim]` with each class: `[batch, num_classes]`."""
+        """Cosine of each embedding `[batch, dim]` with each class: `[batch, num_classes]`, in float32."""
         weight = self.weight[:, : embedding.shape[1]]
-        return F.linear(F.normalize(embedding), F.normalize(weight))
+        # bfloat16 rounds a cosine of 0.998 to 1, where the margin's derivative is infinite; small prefixes get there.
+        with torch.autocast(embedding.device.type, enabled=False):
+            return F.linear(F.normalize(embedding.float()), F.normalize(weight.float()))
 
     def forward(self, embedding: Tensor, label: Tensor) -> Tensor:
         """Mean loss of a batch.
@@ -65,7 +67,7 @@ class AAMSoftmax(nn.Module):
         """
         cosine = self.cosines(embedding)
         own = cosine.gather(1, label[:, None])
-        logits = self.scale * cosine.scatter(1, label[:, None], self._with_margin(own).to(cosine.dtype))
+        logits = self.scale * cosine.scatter(1, label[:, None], self._with_margin(own))
         return F.cross_entropy(logits, label)
 
     def _with_margin(self, cosine: Tensor) -> Tensor:
@@ -140,8 +142,9 @@ class TripletLoss(nn.Module):
             embedding: `[batch, dim]`.
             label: `[batch]` class indices.
         """
-        unit = F.normalize(embedding)
-        distance = 1.0 - unit @ unit.T
+        unit = F.normalize(embedding.float())
+        with torch.autocast(embedding.device.type, enabled=False):
+            distance = 1.0 - unit @ unit.T
         same = label[:, None] == label[None, :]
         itself = torch.eye(len(label), dtype=torch.bool, device=label.device)
         positive = distance.masked_fill(~same | itself, -torch.inf).amax(dim=1)
