@@ -3,11 +3,13 @@
 import errno
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from voxnest.cli import app
+from voxnest.models.registry import CARDS
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -86,3 +88,23 @@ def test_the_demo_goes_from_nothing_to_a_verification(tmp_path: Path) -> None:
     again = run("demo", folder, "--minutes", "0.1")
     assert again.returncode == 0, again.stderr
     assert "already finished" in again.stdout
+
+
+def test_counts_agree_with_the_published_ones_or_say_why() -> None:
+    shown = run("models", "--check")
+    assert shown.returncode == 0
+    assert "redimnet2-b6" in shown.stdout
+    assert "redimnet-b5: the released checkpoint holds 7.66 M" in shown.stdout
+
+
+def test_an_unexplained_difference_of_counts_is_an_error(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = CARDS["redimnet-b5"]
+    unexplained = replace(card, published=replace(card.published, note=""))
+    monkeypatch.setattr("voxnest.models.registry.CARDS", {"redimnet-b5": unexplained})
+    monkeypatch.setattr("voxnest.models.counting.CARDS", {"redimnet-b5": unexplained})
+    monkeypatch.setattr(sys, "argv", ["voxnest", "models", "--check"])
+    with pytest.raises(SystemExit, match="1"):
+        app.main()
+    assert "redimnet-b5: not explained" in capsys.readouterr().out

@@ -126,6 +126,16 @@ def test_redimnet2_files_load_too(shared: Path, tmp_path: Path) -> None:
     assert agrees(encoder, source)
 
 
+def test_weights_that_slow_a_cpu_down_become_zero(golden: Path) -> None:
+    file = golden_files.read(golden / "redimnet-b0.json.gz")
+    weights = golden_files.make_state_dict(file)
+    weights["linear.weight"][0] = 1e-40
+    weights["linear.weight"][1] = 1e-30
+    linear = convert("redimnet", file["config"], weights).head.linear.weight
+    assert (linear[0] == 0).all()
+    assert (linear[1] > 0).all()
+
+
 def test_conversion_takes_constant_buffers_and_lists_wrong_keys(golden: Path) -> None:
     file = golden_files.read(golden / "redimnet-b0.json.gz")
     weights = golden_files.make_state_dict(file)

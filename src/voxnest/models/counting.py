@@ -1,9 +1,16 @@
-"""Count what a model holds and does."""
+"""Count what a model holds and does, and compare that with what was published."""
+
+from dataclasses import dataclass
 
 import torch
+from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
 from voxnest.models.encoder import SpeakerEncoder
+from voxnest.models.registry import CARDS, create_encoder
+
+TOLERANCE = 0.03
+"""By how much a count may differ from the published one without an explanation."""
 
 
 def count_parameters(encoder: SpeakerEncoder) -> int:
@@ -14,16 +21,56 @@ def count_parameters(encoder: SpeakerEncoder) -> int:
 def count_macs(encoder: SpeakerEncoder, seconds: float = 2.0) -> int:
     """Multiply-accumulates of convolutions, matrix products and attention for one utterance of `seconds`.
 
-    From the features on: papers leave the front end out. Measured on a forward pass, not computed from a formula.
+    From the features on: papers leave the front end out. Counted on a forward pass, of shapes without numbers.
     """
     training = encoder.training
     encoder.eval()
     device = next(encoder.parameters()).device
     try:
-        with torch.inference_mode():
-            features = encoder.frontend(torch.zeros(1, int(seconds * encoder.sample_rate), device=device))
-            with FlopCounterMode(display=False) as counter:
-                encoder.embed_features(features)
+        with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+            waveform = torch.zeros(1, int(seconds * encoder.sample_rate), device=device)
+            flow = encoder.frontend(waveform).to("meta")
+            before = counter.get_total_flops()
+            for part in (encoder.backbone, encoder.pooling, encoder.head):
+                numbers = {**dict(part.named_parameters()), **dict(part.named_buffers())}
+                flow = functional_call(part, {key: value.to("meta") for key, value in numbers.items()}, flow)
     finally:
         encoder.train(training)
-    return counter.get_total_flops() // 2
+    return (counter.get_total_flops() - before) // 2
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Counts of a built model beside the published ones, in millions of parameters and GMACs for 2 s."""
+
+    name: str
+    parameters: float
+    gmacs: float
+    published_parameters: float
+    published_gmacs: float
+    note: str
+
+    @property
+    def differences(self) -> tuple[float, float]:
+        """Of parameters and GMACs, as fractions of the published ones."""
+        return self.parameters / self.published_parameters - 1, self.gmacs / self.published_gmacs - 1
+
+    @property
+    def differs(self) -> bool:
+        """One of them by more than `TOLERANCE`."""
+        return any(abs(difference) > TOLERANCE for difference in self.differences)
+
+    @property
+    def explained(self) -> bool:
+        """It does not differ, or the registry says why."""
+        return not self.differs or bool(self.note)
+
+
+def compare_with_published(name: str) -> Comparison | None:
+    """Build a model of the registry and compare its counts; None if none were published."""
+    published = CARDS[name].published
+    if published.parameters is None or published.gmacs is None:
+        return None
+    encoder = create_encoder(name)
+    counts = count_parameters(encoder) / 1e6, count_macs(encoder) / 1e9
+    return Comparison(name, *counts, published.parameters, published.gmacs, published.note)

@@ -28,7 +28,7 @@ BLOCKS_1D = ("fc", "conv", "att", "conv+att")
 
 @dataclass(frozen=True)
 class ReDimNetConfig:
-    """What makes one ReDimNet differ from another. The defaults are size M.
+    """What makes one ReDimNet differ from another. The defaults are those of the official class.
 
     Attributes:
         bins: mel bins (F in the paper).
