@@ -6,7 +6,7 @@ import typer
 from rich.box import SIMPLE
 
 if TYPE_CHECKING:
-    from voxnest.models.registry import Published
+    from voxnest.models.card import Published
 
 
 def models(
