@@ -15,7 +15,10 @@ class MatryoshkaProjection(nn.Module):
     Args:
         in_features: size of the pooled vector.
         dims: sizes of the embeddings, in any order; the largest is the full embedding.
+        norm: batch normalisation of the pooled vector.
+        bias: of the linear layer.
         out_norm: a further batch normalisation of the embedding.
+        out_affine: that one has a scale and an offset of its own.
 
     Source: Kusupati et al., Matryoshka Representation Learning (arXiv 2205.13147).
 
@@ -23,14 +26,23 @@ class MatryoshkaProjection(nn.Module):
         ConfigError: for dimensions that are not positive, or none.
     """
 
-    def __init__(self, in_features: int, dims: Iterable[int], *, out_norm: bool = False) -> None:
+    def __init__(
+        self,
+        in_features: int,
+        dims: Iterable[int],
+        *,
+        norm: bool = True,
+        bias: bool = True,
+        out_norm: bool = False,
+        out_affine: bool = True,
+    ) -> None:
         super().__init__()
         self.dims = tuple(sorted(set(dims)))
         if not self.dims or self.dims[0] < 1:
             raise ConfigError("dims", repr(list(self.dims)), "one or more positive numbers")
-        self.norm = nn.BatchNorm1d(in_features)
-        self.linear = nn.Linear(in_features, self.dims[-1])
-        self.out_norm = nn.BatchNorm1d(self.dims[-1]) if out_norm else None
+        self.norm = nn.BatchNorm1d(in_features) if norm else nn.Identity()
+        self.linear = nn.Linear(in_features, self.dims[-1], bias)
+        self.out_norm = nn.BatchNorm1d(self.dims[-1], affine=out_affine) if out_norm else None
 
     def forward(self, pooled: Tensor) -> Tensor:
         """`[batch, in_features]` to the full embedding `[batch, dims[-1]]`."""
