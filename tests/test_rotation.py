@@ -1,0 +1,127 @@
+"""A rotated embedding space gives the same full-size scores, and prefixes that are worth more."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from voxnest import create_encoder, load_encoder, save_encoder
+from voxnest.errors import ConfigError
+from voxnest.evaluation import compute_eer
+from voxnest.matryoshka import discriminative_rotation, pca_rotation, with_dims
+from voxnest.models.encoder import SpeakerEncoder
+
+
+def cosines(embeddings: Tensor) -> Tensor:
+    unit = F.normalize(embeddings)
+    return unit @ unit.T
+
+
+def prefix_eer(embeddings: Tensor, speakers: Tensor, dim: int) -> float:
+    first, second = np.triu_indices(len(speakers), 1)
+    scores = cosines(embeddings[:, :dim]).numpy()[first, second]
+    return compute_eer(scores, (speakers[first] == speakers[second]).numpy())[0]
+
+
+@pytest.fixture(scope="module")
+def voices() -> tuple[Tensor, Tensor]:
+    """Embeddings whose speakers differ in ten hidden directions of 64, below louder ones that say nothing."""
+    random = torch.Generator().manual_seed(5)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=random)
+
+    speakers = torch.arange(60).repeat_interleave(8)
+    hidden = torch.cat([2.0 * draw(480, 4), draw(60, 10)[speakers] + 0.2 * draw(480, 10), 0.1 * draw(480, 50)], dim=1)
+    return hidden @ torch.linalg.qr(draw(64, 64))[0], speakers
+
+
+def trained_like(dims: tuple[int, ...], **settings: object) -> SpeakerEncoder:
+    """An encoder whose batch norms have seen something."""
+    torch.manual_seed(0)
+    encoder = create_encoder("redimnet-tiny", dims=dims, **settings)
+    for module in encoder.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            assert module.running_mean is not None
+            assert module.running_var is not None
+            module.running_mean.normal_(0, 0.3)
+            module.running_var.uniform_(0.5, 2.0)
+    return encoder.eval()
+
+
+@pytest.mark.parametrize("kind", ["pca", "discriminative"])
+def test_rotations_are_orthogonal_and_keep_full_scores(kind: str, voices: tuple[Tensor, Tensor]) -> None:
+    embeddings, speakers = voices
+    rotation = pca_rotation(embeddings) if kind == "pca" else discriminative_rotation(embeddings, speakers)
+    assert torch.allclose(rotation @ rotation.T, torch.eye(64), atol=1e-5)
+    assert torch.allclose(cosines(embeddings @ rotation.T), cosines(embeddings), atol=1e-5)
+
+
+def test_discriminative_prefixes_tell_speakers_apart_where_variance_misleads(voices: tuple[Tensor, Tensor]) -> None:
+    embeddings, speakers = voices
+    plain = prefix_eer(embeddings, speakers, 10)
+    pca = prefix_eer(embeddings @ pca_rotation(embeddings).T, speakers, 10)
+    discriminative = prefix_eer(embeddings @ discriminative_rotation(embeddings, speakers).T, speakers, 10)
+    assert discriminative < 0.02
+    assert discriminative < 0.3 * min(plain, pca)
+
+
+def test_principal_prefixes_hold_most_of_the_variance() -> None:
+    embeddings = torch.randn(200, 6) * torch.tensor([0.1, 3.0, 0.2, 1.0, 0.1, 0.1])
+    variances = F.normalize(embeddings).double() @ pca_rotation(embeddings).T.double()
+    assert (variances.var(dim=0).diff() <= 0).all()
+
+
+@pytest.mark.parametrize("out_norm", [False, True])
+@pytest.mark.parametrize("dims", [(4, 16), (4, 16, 48)])
+def test_a_rotated_encoder_scores_as_before_and_its_file_too(
+    out_norm: bool, dims: tuple[int, ...], tmp_path: object
+) -> None:
+    encoder = trained_like((16,), out_norm=out_norm)
+    encoder.thresholds = {16: 0.4}
+    waveform = torch.randn(5, 8000)
+    rotation = torch.linalg.qr(torch.randn(16, 16))[0]
+    rotated = with_dims(encoder, dims, rotation)
+    with torch.no_grad():
+        before, after = encoder(waveform), rotated(waveform)
+    torch.testing.assert_close(after[:, :16], before @ rotation.T, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(cosines(after), cosines(before), atol=1e-5, rtol=0)
+    assert (after[:, 16:] == 0).all()
+    assert rotated.thresholds == {dims[-1]: 0.4}
+    assert encoder.dims == (16,)  # the one it was made from is left alone
+
+    path = f"{tmp_path}/rotated.safetensors"
+    save_encoder(rotated, path)
+    with torch.no_grad():
+        torch.testing.assert_close(load_encoder(path)(waveform), after)
+
+
+def test_rows_that_were_added_learn() -> None:
+    encoder = with_dims(trained_like((16,)), (16, 32)).train()
+    target = torch.randn(4, 32)
+    (1 - F.cosine_similarity(encoder(torch.randn(4, 8000)), target)).mean().backward()
+    gradient = encoder.head.linear.weight.grad
+    assert gradient is not None
+    assert gradient[16:].abs().max() > 0
+
+
+def test_a_smaller_size_keeps_the_first_directions() -> None:
+    encoder = trained_like((16,))
+    waveform = torch.randn(2, 8000)
+    rotation = torch.linalg.qr(torch.randn(16, 16))[0]
+    with torch.no_grad():
+        torch.testing.assert_close(
+            with_dims(encoder, [8], rotation)(waveform), with_dims(encoder, [8, 16], rotation)(waveform, dim=8)
+        )
+
+
+def test_what_cannot_be_fitted_says_why() -> None:
+    with pytest.raises(ConfigError, match="at least two"):
+        pca_rotation(torch.randn(1, 8))
+    with pytest.raises(ConfigError, match="two speakers"):
+        discriminative_rotation(torch.randn(4, 8), torch.arange(4))
+    with pytest.raises(ConfigError, match="diverge"):
+        pca_rotation(torch.full((3, 8), float("nan")))
+    with pytest.raises(ConfigError, match=r"\[16, 16\]"):
+        with_dims(trained_like((16,)), [8], torch.eye(8))
