@@ -27,7 +27,7 @@ def model(monkeypatch, tmp_path):
 
     path, load = tmp_path / "tones.safetensors", checkpoint.load_encoder
     monkeypatch.setattr(
-        checkpoint, "load_encoder", lambda given: ToneEncoder().eval() if given == path else load(given)
+        checkpoint, "load_encoder", lambda given: ToneEncoder().eval() if given == str(path) else load(given)
     )
     return path
 
@@ -86,3 +86,13 @@ def test_outputs_that_cannot_be_written_are_known_before_the_work(model, corpus,
     assert isinstance(result.exception, ConfigError), result.output
     assert message in str(result.exception)
     assert "EER" not in result.output
+
+
+def test_an_interval_over_speakers_is_shown_when_asked_for(model, corpus, tmp_path):
+    written = tmp_path / "r.json"
+    result = voxnest(model, "--trials", corpus / "trials.txt", "--interval", "--json", written, "--dim", 2)
+    assert result.exit_code == 0, result.output
+    found = json.loads(written.read_text())["dims"]["2"]
+    low, high = found["eer_interval"]
+    assert low <= found["eer"] <= high
+    assert f"{100 * low:.2f}-{100 * high:.2f}" in result.output

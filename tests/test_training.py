@@ -232,6 +232,30 @@ def test_projection_only_starts_from_a_checkpoint_and_changes_the_head_alone(con
     assert not torch.equal(new["head.linear.weight"], old["head.linear.weight"])
 
 
+def test_a_trained_encoder_starts_with_its_head_and_the_classes_where_it_puts_them(configure):
+    first = configure("model.dims=[32]", "trainer.max_steps=30", name="first")
+    quietly(first)
+    source = first.output / "best.safetensors"
+    second = configure(f"init_from={source}", "model.dims=[8,32,48]", "trainer.max_steps=1", name="second")
+    right = []
+
+    class Start(L.Callback):
+        @torch.no_grad()
+        def on_train_start(self, trainer, module):
+            encoder, old = module.encoder.eval(), load_encoder(source)
+            waveform = torch.randn(2, 8000)
+            torch.testing.assert_close(encoder(waveform)[:, :32], old(waveform))
+            assert (encoder(waveform)[:, 32:] == 0).all()
+            for batch in trainer.datamodule.crops.of_each_class(8, batch_size=16):
+                nearest = module.criterion.base_loss.cosines(encoder(batch["waveform"])).argmax(dim=1)
+                right.append((nearest == batch["label"]).float().mean())
+            encoder.train()
+
+    quietly(second, Start())
+    assert len(right) == 3  # batches of two of six classes
+    assert sum(right) / len(right) > 0.5  # a sixth by chance
+
+
 def test_a_checkpoint_of_another_architecture_is_one_line(configure):
     first = configure(name="first")
     quietly(first)

@@ -9,7 +9,7 @@ import pytest
 from voxnest.corpora.manifest import Utterance
 from voxnest.errors import CorpusError, TrialError
 from voxnest.evaluation import Trial, make_trials, read_trials, score_trials, write_trials
-from voxnest.evaluation.trials import check_recordings, find_root, index_trials
+from voxnest.evaluation.trials import check_recordings, find_root, find_speakers, index_trials
 
 
 def listed(folder, content):
@@ -238,3 +238,12 @@ def test_indexed_trials_name_each_recording_once():
     assert [indexed.names[position] for position in indexed.enrollment] == ["a", "c"]
     assert [indexed.names[position] for position in indexed.test] == ["b", "a"]
     assert indexed.labels.tolist() == [True, False]
+
+
+def test_recordings_that_target_trials_link_are_of_one_speaker():
+    links = [("a", "d"), ("d", "c"), ("e", "f"), ("c", "b")]
+    trials = [Trial(True, *pair) for pair in links] + [Trial(False, "a", "e"), Trial(False, "g", "b")]
+    indexed = index_trials(trials)
+    speaker = dict(zip(indexed.names, find_speakers(indexed), strict=True))
+    groups = [{name for name in speaker if speaker[name] == speaker[of]} for of in "aeg"]
+    assert groups == [set("abcd"), set("ef"), {"g"}]

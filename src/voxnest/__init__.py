@@ -19,8 +19,20 @@ _PUBLIC = {
     "AAMSoftmax": "voxnest.losses",
     "SubCenterAAMSoftmax": "voxnest.losses",
     "TripletLoss": "voxnest.losses",
+    "pca_rotation": "voxnest.matryoshka.rotation",
+    "discriminative_rotation": "voxnest.matryoshka.rotation",
+    "with_dims": "voxnest.matryoshka.rotation",
     "compute_eer": "voxnest.evaluation",
     "compute_min_dcf": "voxnest.evaluation",
+    # For code written for redimnet-mrl; voxnest.mrl has the losses and the head under its names too.
+    "ReDimNetMRL": "voxnest.mrl",
+    "create_mrl_from_pretrained": "voxnest.mrl",
+    "evaluate_mrl_eer": "voxnest.mrl",
+    "get_model_info": "voxnest.mrl",
+    "load_audio": "voxnest.mrl",
+    "load_pretrained_redimnet": "voxnest.mrl",
+    "load_trained_mrl": "voxnest.mrl",
+    "unfreeze_backbone": "voxnest.mrl",
 }
 
 __all__ = ["__version__", *_PUBLIC]

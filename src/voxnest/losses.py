@@ -51,6 +51,17 @@ class AAMSoftmax(nn.Module):
     def _rows(self) -> int:
         return self.num_classes
 
+    @torch.no_grad()
+    def begin_at(self, centers: Tensor) -> None:
+        """Start the classes at the mean embeddings `[num_classes, embedding_dim]` of a trained encoder.
+
+        A tenth of the random start is kept, without which directions that the encoder does not use yet would have no
+        gradient, and sub-centers would stay alike.
+        """
+        centers = F.normalize(centers.to(self.weight)).repeat_interleave(len(self.weight) // self.num_classes, dim=0)
+        size = self.weight.norm(dim=1, keepdim=True)
+        self.weight.copy_(size * F.normalize(centers + 0.1 * self.weight / size))
+
     def cosines(self, embedding: Tensor) -> Tensor:
         """Cosine of each embedding `[batch, dim]` with each class: `[batch, num_classes]`, in float32."""
         weight = self.weight[:, : embedding.shape[1]]

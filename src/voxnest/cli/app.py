@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from voxnest import __version__
+from voxnest.cli.matryoshka import matryoshka
 from voxnest.errors import VoxnestError
 
 app = typer.Typer(
@@ -24,6 +25,7 @@ app = typer.Typer(
 COMMANDS = ("demo", "prepare", "train", "evaluate", "embed", "verify", "models", "download")
 for _name in COMMANDS:
     app.command(_name)(getattr(import_module(f"voxnest.cli.{_name}"), _name))
+app.add_typer(matryoshka, name="matryoshka")
 
 
 def _version(show: bool) -> None:

@@ -11,10 +11,10 @@ def embed(
         list[str],
         typer.Argument(help="Recordings, folders (searched for recordings), or patterns such as 'a/*.wav'."),
     ],
-    model: Annotated[
-        Path, typer.Option("--model", "-m", help="A checkpoint or run folder, or a name of voxnest models --weights.")
-    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Where to write the embeddings (.npz).")],
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="A checkpoint or run folder, or a name of voxnest models --weights.")
+    ] = "default",
     dim: Annotated[
         int | None, typer.Option(help="Size of the embeddings.", show_default="the largest the model has")
     ] = None,

@@ -8,10 +8,12 @@ import typer
 
 
 def evaluate(
-    model: Annotated[Path, typer.Argument(help="A checkpoint or run folder, or a name of voxnest models --weights.")],
     trials: Annotated[
         Path, typer.Option(help="Trial list: '1|0 enrollment test' or 'enrollment test target|nontarget'.")
     ],
+    model: Annotated[
+        str, typer.Argument(help="A checkpoint or run folder, or a name of voxnest models --weights.")
+    ] = "default",
     root: Annotated[
         Path | None,
         typer.Option(
@@ -23,6 +25,7 @@ def evaluate(
         list[int] | None,
         typer.Option(help="Embedding size to evaluate; may be repeated.", show_default="all the model has"),
     ] = None,
+    interval: Annotated[bool, typer.Option("--interval", help="Add a 95% confidence interval over speakers.")] = False,
     json: Annotated[Path | None, typer.Option(help="Write the results here too, as JSON.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw the DET plot here (PNG).")] = None,
 ) -> None:
@@ -37,15 +40,16 @@ def evaluate(
     for output, suffix in ((json, ""), (plot, ".png")):
         if output:
             _check_output(output, suffix)
-    report = run(load_encoder(model), trials, root, dim, progress=True)
+    report = run(load_encoder(model), trials, root, dim, progress=True, interval=interval)
 
     console = Console(markup=False, highlight=False)
     table = Table(title=f"{report.model} on {trials.name}", title_justify="left", title_style="bold")
-    for heading in ("dim", "EER %", "threshold", "minDCF(0.01)", "minDCF(0.05)"):
+    for heading in ("dim", "EER %", *(["95%"] if interval else []), "threshold", "minDCF(0.01)", "minDCF(0.05)"):
         table.add_column(heading, justify="right")
     for size, result in report.dims.items():
         costs = [f"{cost:.4f}" for cost in result.min_dcf.values()]
-        table.add_row(str(size), f"{100 * result.eer:.2f}", f"{result.threshold:.4f}", *costs)
+        limits = [f"{100 * low:.2f}-{100 * high:.2f}" for low, high in filter(None, [result.eer_interval])]
+        table.add_row(str(size), f"{100 * result.eer:.2f}", *limits, f"{result.threshold:.4f}", *costs)
     console.print(table)
     console.print(
         f"{report.targets:,} target and {report.nontargets:,} non-target trials of {report.recordings:,} recordings"

@@ -10,8 +10,8 @@ def verify(
     a: Annotated[Path, typer.Argument(help="A recording.", show_default=False)],
     b: Annotated[Path, typer.Argument(help="Another recording.", show_default=False)],
     model: Annotated[
-        Path, typer.Option("--model", "-m", help="A checkpoint or run folder, or a name of voxnest models --weights.")
-    ],
+        str, typer.Option("--model", "-m", help="A checkpoint or run folder, or a name of voxnest models --weights.")
+    ] = "default",
     dim: Annotated[
         int | None, typer.Option(help="Size of the embeddings.", show_default="the largest the model has")
     ] = None,

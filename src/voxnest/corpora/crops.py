@@ -178,6 +178,14 @@ class CropDataset(Dataset[Crop]):
         names = ("waveform", "label", "utterance")
         return dict(zip(names, map(torch.from_numpy, (waveform, *numbers)), strict=True))
 
+    def of_each_class(self, count: int, batch_size: int) -> Iterator[dict[str, torch.Tensor]]:
+        """Batches of `count` crops of class 0, as many of class 1, and so on; about `batch_size` in each batch."""
+        step = max(1, batch_size // count)
+        for first in range(0, self.num_classes, step):
+            classes = np.arange(first, min(first + step, self.num_classes)).repeat(count)
+            positions = np.arange(first * count, first * count + len(classes))
+            yield self.read(CropRequest(0, self.duration, positions, classes))
+
     def _crop(self, epoch: int, position: int, label: int, duration: float) -> Crop:
         rng = np.random.default_rng((self.seed, _CROP, epoch, position))
         speed_index, speaker = divmod(label, len(self.speakers))

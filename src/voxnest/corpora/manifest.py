@@ -46,6 +46,12 @@ class Utterance:
     offset: float = 0.0
 
 
+def is_manifest(folder: Path) -> bool:
+    """Whether a folder holds manifests of lhotse's kind."""
+    kinds = ("recordings", "supervisions", "cuts")
+    return folder.is_dir() and any(any(folder.glob(f"*{kind}*.jsonl*")) for kind in kinds)
+
+
 def read_manifest(directory: str | Path) -> list[Utterance]:
     """Read all `*recordings*` and `*supervisions*` files of a folder, or else all its `*cuts*`.
 

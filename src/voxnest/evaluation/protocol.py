@@ -11,10 +11,10 @@ import numpy as np
 
 from voxnest.audio import audio_info
 from voxnest.errors import ConfigError, TrialError
-from voxnest.evaluation.metrics import compute_eer, compute_min_dcf
+from voxnest.evaluation.metrics import compute_eer, compute_min_dcf, eer_interval
 from voxnest.evaluation.report import DimensionResult, EvaluationReport
 from voxnest.evaluation.scoring import score_indexed
-from voxnest.evaluation.trials import Trial, check_recordings, find_root, index_trials, read_trials
+from voxnest.evaluation.trials import Trial, check_recordings, find_root, find_speakers, index_trials, read_trials
 from voxnest.inference.extract import embed_files
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ def evaluate(
     root: str | Path | None = None,
     dims: Sequence[int] | None = None,
     progress: bool = False,
+    interval: bool = False,
 ) -> EvaluationReport:
     """Measure how well an encoder tells speakers apart, at each prefix size.
 
@@ -41,13 +42,16 @@ def evaluate(
             or `test` in it, wherever its recordings are; for trials, the current folder.
         dims: prefix sizes; all that the encoder has if None.
         progress: show a progress bar.
+        interval: find a confidence interval of each EER too, by drawing speakers anew (`eer_interval`); recordings
+            that target trials link are taken to be of one speaker.
 
     Returns:
         EER, threshold and minDCF (priors 0.01 and 0.05, costs 1) per prefix size.
 
     Raises:
         ConfigError: a prefix size that the encoder was not trained for.
-        TrialError: a malformed list, no target or no non-target trial, or a recording that is not there.
+        TrialError: a malformed list, no target or no non-target trial, a recording that is not there, or too few
+            speakers for an interval.
         AudioError: a recording that cannot be used.
         CheckpointError: an encoder whose embeddings are not finite.
 
@@ -78,11 +82,14 @@ def evaluate(
     seconds = time.perf_counter() - start
     matrix = np.stack([embeddings[str(path)] for path in paths])
     scores = score_indexed(matrix, indexed, sizes)
+    speakers = find_speakers(indexed)
+    sides = speakers[indexed.enrollment], speakers[indexed.test]
     results = {}
     for dim in sizes:
         eer, threshold = compute_eer(scores[dim], indexed.labels)
         costs = {prior: compute_min_dcf(scores[dim], indexed.labels, prior) for prior in PRIORS}
-        results[dim] = DimensionResult(eer, threshold, costs)
+        limits = eer_interval(scores[dim], indexed.labels, *sides) if interval else None
+        results[dim] = DimensionResult(eer, threshold, costs, limits)
     return EvaluationReport(
         model=encoder.name,
         trials=str(source) if source is not None else None,

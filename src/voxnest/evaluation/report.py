@@ -19,11 +19,13 @@ class DimensionResult:
         eer: equal error rate, a fraction in [0, 1].
         threshold: scores >= this are accepted at the equal error rate.
         min_dcf: prior of a target trial -> normalised minimum detection cost.
+        eer_interval: 95% confidence interval of the EER over speakers, if it was asked for.
     """
 
     eer: float
     threshold: float
     min_dcf: dict[float, float]
+    eer_interval: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,7 @@ class EvaluationReport:
                     "eer": result.eer,
                     "threshold": result.threshold,
                     "min_dcf": {f"{prior:g}": cost for prior, cost in result.min_dcf.items()},
+                    **({"eer_interval": list(result.eer_interval)} if result.eer_interval else {}),
                 }
                 for dim, result in self.dims.items()
             },

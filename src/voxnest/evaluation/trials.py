@@ -86,6 +86,23 @@ def read_trials(path: str | Path) -> list[Trial]:
     return trials
 
 
+def find_speakers(indexed: IndexedTrials) -> NDArray[np.int64]:
+    """A number for the speaker of each recording: those that target trials link, however indirectly, are of one.
+
+    A list that links not all recordings of a speaker makes several speakers of one.
+    """
+    speakers = np.arange(len(indexed.names))
+    first, second = indexed.enrollment[indexed.labels], indexed.test[indexed.labels]
+    while True:  # the lowest number spreads along the links
+        lowest = np.minimum(speakers[first], speakers[second])
+        before = speakers.copy()
+        np.minimum.at(speakers, first, lowest)
+        np.minimum.at(speakers, second, lowest)
+        speakers = speakers[speakers]
+        if np.array_equal(before, speakers):
+            return speakers
+
+
 def write_trials(trials: Iterable[Trial], path: str | Path) -> None:
     """Write a trial list, one `1|0 enrollment test` per line, as VoxCeleb's are.
 

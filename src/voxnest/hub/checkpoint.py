@@ -20,6 +20,9 @@ from voxnest.hub.releases import find_release, names_release
 from voxnest.models.encoder import SpeakerEncoder
 from voxnest.models.registry import CARDS, create_encoder
 
+DEFAULT = "default"
+"""The name of the model that comes with voxnest."""
+DEFAULT_FILE = Path(__file__).parent / "default.safetensors"
 _FORMAT = 1
 _EXPECTED = "a checkpoint such as runs/NAME/best.safetensors, or a name of `voxnest models --weights`"
 _IN_DIRECTORY = ("best.safetensors", "last.safetensors", "best.pt", "latest.pt")
@@ -76,7 +79,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
 
 
 def load_encoder(
-    source: str | Path,
+    source: str | Path = DEFAULT,
     *,
     train_type: str | None = None,
     dataset: str | None = None,
@@ -86,10 +89,10 @@ def load_encoder(
     """The encoder of published weights, a file, or a directory: in eval mode, on the CPU.
 
     Args:
-        source: the name of a model with published weights ("redimnet-b2", downloaded at first use; see
-            `voxnest.hub.releases`), a voxnest checkpoint, an official `.pt` file of ReDimNet or ReDimNet2, a
-            checkpoint of redimnet-mrl, or a directory with one of these (of a run: its best). A name comes before a
-            file of that name; write `./NAME` for the file.
+        source: "default" (the small model that comes with voxnest, see docs/default-model.md), the name of a model
+            with published weights ("redimnet-b2", downloaded at first use; see `voxnest.hub.releases`), a voxnest
+            checkpoint, an official `.pt` file of ReDimNet or ReDimNet2, a checkpoint of redimnet-mrl, or a directory
+            with one of these (of a run: its best). A name comes before a file of that name; write `./NAME` for it.
         train_type: of published weights, "ptn", "ft_lm" or "ft_mix"; by default the recommended one of the model.
         dataset: of published weights, what they were trained on: "vox2", "vb2", "vb2+vox2+cnc".
         sha256: refuse a file with another digest.
@@ -101,10 +104,15 @@ def load_encoder(
         ConfigError: if no such weights are published; it lists those that are.
 
     Example:
+        >>> encoder = load_encoder()
         >>> encoder = load_encoder("redimnet-b2")
         >>> encoder = load_encoder("redimnet-m", train_type="ptn", dataset="vb2")
         >>> encoder = load_encoder("runs/mine")
     """
+    if str(source) == DEFAULT:
+        if train_type or dataset:
+            raise ConfigError("train_type and dataset", "given with the default model", "the name of a model")
+        source = DEFAULT_FILE
     if names_release(str(source)) and not _is_local_file(str(source)):
         release = find_release(str(source), train_type=train_type, dataset=dataset)
         return read_foreign(fetch(release, progress=progress, sha256=sha256), release.model)

@@ -114,7 +114,7 @@ def _descending(symmetric: Tensor) -> Tensor:
 def _folded(head: MatryoshkaProjection) -> tuple[Tensor, Tensor]:
     """Weight and bias of one linear layer that does what linear layer and batch norm of the embedding do in use."""
     weight = head.linear.weight.detach()
-    bias = torch.zeros(len(weight)) if head.linear.bias is None else head.linear.bias.detach()
+    bias = weight.new_zeros(len(weight)) if head.linear.bias is None else head.linear.bias.detach()
     if (norm := head.out_norm) is not None:
         assert norm.running_var is not None
         assert norm.running_mean is not None

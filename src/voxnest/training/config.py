@@ -239,7 +239,8 @@ class TrainingConfig(Section):
     trainer: Trainer = Trainer()
     stages: Stages = Stages()
     init_from: Path | None = None
-    """An encoder (.safetensors) whose weights to start from; a head of other sizes starts anew."""
+    """An encoder (.safetensors) whose weights to start from, its head too: prefixes are those of its embedding, what
+    goes beyond it starts at zero. Classes start at its mean embeddings of their speech."""
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Decay of a moving average of the weights, which is then validated and exported; 0: off."""
     best_dim: PositiveInt | None = None

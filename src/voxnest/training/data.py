@@ -22,7 +22,7 @@ from voxnest.audio import SAMPLE_RATE, read_audio
 from voxnest.corpora.augmentation import Augmentation
 from voxnest.corpora.crops import CropDataset
 from voxnest.corpora.loading import CropLoader, make_loader
-from voxnest.corpora.manifest import Utterance, read_manifest
+from voxnest.corpora.manifest import Utterance, is_manifest, read_manifest
 from voxnest.corpora.prepare import prepare
 from voxnest.errors import AudioError, CorpusError
 from voxnest.evaluation.trials import (
@@ -92,7 +92,7 @@ class SpeakerData(L.LightningDataModule):
     def manifest(self) -> Path:
         """The manifest folder: the one of the configuration, or one in the run folder."""
         source = self.config.data.train
-        return source if _is_manifest(source) else self.folder / "manifest"
+        return source if is_manifest(source) else self.folder / "manifest"
 
     def prepare_data(self) -> None:
         """On the first process: describe a corpus that has no manifest, cut the held-out recordings."""
@@ -279,11 +279,6 @@ class BatchStream:
 def _check_speakers(corpus: Path, speakers: Collection[str]) -> None:
     if len(speakers) < 2:
         raise CorpusError(corpus, f"only one speaker, {min(speakers)!r}", "two or more speakers")
-
-
-def _is_manifest(folder: Path) -> bool:
-    kinds = ("recordings", "supervisions", "cuts")
-    return folder.is_dir() and any(any(folder.glob(f"*{kind}*.jsonl*")) for kind in kinds)
 
 
 @contextmanager

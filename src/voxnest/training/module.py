@@ -14,11 +14,14 @@ from voxnest.errors import CheckpointError, ConfigError, VoxnestError
 from voxnest.evaluation import evaluate
 from voxnest.hub.checkpoint import load_encoder
 from voxnest.losses import AAMSoftmax, SubCenterAAMSoftmax
-from voxnest.matryoshka import MatryoshkaLoss
+from voxnest.matryoshka import MatryoshkaLoss, with_dims
 from voxnest.models.registry import create_encoder
 from voxnest.training.optimizers import MuonAdamW
 
+_CROPS_OF_A_CLASS = 4  # to begin with its mean
+
 if TYPE_CHECKING:
+    from voxnest.corpora.crops import CropDataset
     from voxnest.models.encoder import SpeakerEncoder
     from voxnest.training.config import Loss, TrainingConfig
     from voxnest.training.data import SpeakerData
@@ -46,7 +49,7 @@ def build_encoder(config: TrainingConfig) -> SpeakerEncoder:
     if config.best_dim is not None and config.best_dim not in encoder.dims:
         raise ConfigError("best_dim", str(config.best_dim), f"one of {', '.join(map(str, encoder.dims))}")
     if config.init_from is not None:
-        source = load_encoder(config.init_from)
+        source = with_dims(load_encoder(config.init_from), encoder.dims)
         own, found = encoder.state_dict(), source.state_dict()
         unfit = [key for key, value in own.items() if key not in found or found[key].shape != value.shape]
         if body := [key for key in unfit if not key.startswith("head.")]:
@@ -116,6 +119,24 @@ class TrainingModule(L.LightningModule):
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(self.config.seed)
                 self.criterion = build_criterion(self.config.loss, self.encoder.dims, data.num_classes)
+
+    def on_fit_start(self) -> None:
+        """Start the classes of a trained encoder where it puts them: random ones would undo what it knows."""
+        if self.config.init_from is not None and self.trainer.ckpt_path is None:
+            assert self.criterion is not None
+            data: SpeakerData = self.trainer.datamodule  # type: ignore[attr-defined]
+            self.criterion.base_loss.begin_at(self._class_centers(data.crops))  # type: ignore[operator]
+
+    @torch.no_grad()
+    def _class_centers(self, crops: CropDataset) -> Tensor:
+        """Mean length-normalised embeddings of a few crops of each class: `[classes, embedding_dim]`."""
+        centers = []
+        self.encoder.eval()
+        for batch in crops.of_each_class(_CROPS_OF_A_CLASS, batch_size=64):
+            embedding = nn.functional.normalize(self.encoder(batch["waveform"].to(self.device)))
+            centers.append(embedding.unflatten(0, (-1, _CROPS_OF_A_CLASS)).mean(dim=1))
+        self.train(self.training)
+        return torch.cat(centers)
 
     @property
     def body(self) -> tuple[nn.Module, ...]:

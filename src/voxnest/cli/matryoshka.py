@@ -1,0 +1,74 @@
+"""`voxnest matryoshka fit`: make a Matryoshka encoder of any encoder, without training."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+matryoshka = typer.Typer(help="Make embeddings whose prefixes are embeddings too.", no_args_is_help=True)
+
+
+class Method(StrEnum):
+    """How directions are chosen."""
+
+    auto = "auto"
+    pca = "pca"
+    discriminative = "discriminative"
+
+
+@matryoshka.callback()
+def _group() -> None:
+    pass  # or typer would make `fit` the command itself
+
+
+@matryoshka.command()
+def fit(
+    model: Annotated[str, typer.Argument(help="A checkpoint or run folder, or a name of voxnest models --weights.")],
+    corpus: Annotated[
+        Path, typer.Option(help="A manifest of voxnest prepare, or a folder of recordings; a few hundred are enough.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where to write the encoder (.safetensors).")],
+    dim: Annotated[
+        list[int] | None,
+        typer.Option(help="A size of embedding to have; may be repeated.", show_default="8, 16, 32, ... and the whole"),
+    ] = None,
+    method: Annotated[
+        Method, typer.Option(help="pca needs no speakers; auto is discriminative where the corpus names several.")
+    ] = Method.auto,
+    utterances: Annotated[int, typer.Option(min=2, help="The most utterances to embed.")] = 1000,
+) -> None:
+    """Turn an encoder's embedding space so that its first numbers are the most useful ones.
+
+    Scores of full-size embeddings stay as they are; shorter ones become good. It takes no training: some recordings are
+    embedded, and a rotation that is found from them becomes part of the encoder's last layer.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from voxnest.corpora.reading import read_corpus
+    from voxnest.errors import ConfigError
+    from voxnest.hub.checkpoint import load_encoder, save_encoder
+    from voxnest.matryoshka.fit import fit as run
+
+    if output.is_dir():
+        raise ConfigError(output, "is a folder", "a file to write, such as model.safetensors")
+    encoder = load_encoder(model)
+    found = read_corpus(corpus)
+    columns = (TextColumn("embedding"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("embedding", total=None)
+        turned = run(
+            encoder,
+            found,
+            dims=dim,
+            method=None if method is Method.auto else method.value,  # type: ignore[arg-type]
+            count=utterances,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    speakers = len({utterance.speaker for utterance in found})
+    metadata = {"rotation": {"of": model, "corpus": str(corpus), "speakers": speakers, "method": method.value}}
+    save_encoder(turned, output, metadata)
+    console = Console(markup=False, highlight=False, soft_wrap=True)
+    console.print(f"{output}: {turned.name} with embeddings of {', '.join(map(str, turned.dims))} numbers")
+    console.print(f"next:  voxnest evaluate {output} --trials trials.txt")
