@@ -1,6 +1,6 @@
 """Evaluation: trial lists, scoring, error rates, reports and plots."""
 
-from voxnest.evaluation.metrics import compute_eer, compute_min_dcf, eer_interval, error_rates
+from voxnest.evaluation.metrics import compute_eer, compute_min_dcf, eer_interval, eer_replicates, error_rates
 from voxnest.evaluation.plots import plot_det
 from voxnest.evaluation.protocol import evaluate
 from voxnest.evaluation.report import DimensionResult, EvaluationReport
@@ -15,6 +15,7 @@ __all__ = [
     "compute_eer",
     "compute_min_dcf",
     "eer_interval",
+    "eer_replicates",
     "error_rates",
     "evaluate",
     "make_trials",

@@ -125,6 +125,31 @@ def eer_interval(
     """
     if not 0 < confidence < 1:
         raise ValueError(f"confidence is {confidence}: expected a number between 0 and 1, exclusive")
+    rates = eer_replicates(scores, labels, enrollment_speakers, test_speakers, replicates=replicates, seed=seed)
+    low, high = np.nanquantile(rates, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)
+
+
+def eer_replicates(
+    scores: ArrayLike,
+    labels: ArrayLike,
+    enrollment_speakers: ArrayLike,
+    test_speakers: ArrayLike,
+    *,
+    replicates: int = 1000,
+    seed: int = 0,
+) -> Floats:
+    """Compute the EER for each of many draws of the speakers (see `eer_interval`); NaN for draws left out.
+
+    With the same seed and trials the draws are the same, so replicates of two systems can be compared one by one: the
+    quantiles of their ratio are a confidence interval of the ratio.
+
+    Returns:
+        [replicates], fractions.
+
+    Raises:
+        TrialError: as `eer_interval`.
+    """
     values, targets = _checked(scores, labels)
     names, speakers = np.unique(np.stack([enrollment_speakers, test_speakers]), return_inverse=True)
     speakers = speakers.reshape(2, -1)
@@ -136,17 +161,16 @@ def eer_interval(
     same = enrollment == test
     starts = _starts(values)
     random = np.random.default_rng(seed)
-    rates = []
-    for _ in range(replicates):
+    rates = np.full(replicates, np.nan)
+    for replicate in range(replicates):
         drawn = random.multinomial(len(names), np.full(len(names), 1 / len(names)))
         weights = drawn[enrollment] * np.where(same, 1, drawn[test])
         misses, false_accepts = _cumulative(weights, targets, starts)
         if misses[-1] and false_accepts[0]:
-            rates.append(_equal_error(misses, false_accepts)[0])
-    if len(rates) < replicates / 2:
+            rates[replicate] = _equal_error(misses, false_accepts)[0]
+    if np.isnan(rates).sum() > replicates / 2:
         raise TrialError(f"{len(names)} speakers", "too few for a confidence interval", "three or more")
-    low, high = np.quantile(rates, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(low), float(high)
+    return rates
 
 
 def _checked(scores: ArrayLike, labels: ArrayLike) -> tuple[Floats, NDArray[np.bool_]]:
