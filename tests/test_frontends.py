@@ -9,7 +9,17 @@ from torch import Tensor
 
 from voxnest.audio import read_audio
 from voxnest.errors import ConfigError
-from voxnest.frontends import FRONTENDS, ReDimNetMel, SpecAugment, TFMel, TFSpectrogram, create_frontend, mel_filters
+from voxnest.frontends import (
+    FRONTENDS,
+    KaldiFbank,
+    ReDimNetMel,
+    SpecAugment,
+    Spectrogram,
+    TFMel,
+    TFSpectrogram,
+    create_frontend,
+    mel_filters,
+)
 
 
 @pytest.fixture
@@ -111,3 +121,68 @@ def test_masks_hide_bands_in_training_and_nothing_otherwise() -> None:
 def test_masks_longer_than_the_utterance_are_cut() -> None:
     torch.manual_seed(0)
     assert SpecAugment((0, 100), (0, 1000)).train()(torch.ones(2, 40, 10)).shape == (2, 40, 10)
+
+
+@pytest.mark.parametrize(("normalization", "key"), [(None, "kaldi_fbank80"), ("mn", "kaldi_fbank80_cmn")])
+def test_the_filter_bank_equals_kaldi_s(shared: Path, excerpt: Tensor, normalization: str | None, key: str) -> None:
+    expected = np.load(shared / "parity" / "features.npz")[key].T
+    features = KaldiFbank(80, normalization=normalization)(excerpt)[0]
+    np.testing.assert_allclose(features.numpy(), expected, atol=1e-4 * np.abs(expected).max(), rtol=0)
+
+
+@pytest.mark.parametrize("window", ["hamming", "povey", "hann", None])
+def test_the_filter_bank_is_that_of_frames_one_by_one_in_double_precision(excerpt: Tensor, window: str | None) -> None:
+    # By the book: offset, pre-emphasis (the first sample precedes itself), window, power, mel, logarithm.
+    position = np.arange(400)
+    hann = 0.5 - 0.5 * np.cos(2 * np.pi * position / 399)
+    shapes = {"hamming": 0.08 + 0.92 * hann, "povey": hann**0.85, "hann": hann, None: np.ones(400)}
+    frame = 32768.0 * excerpt[0, 1600:2000].double().numpy()
+    frame = frame - frame.mean()
+    frame = frame - 0.97 * np.concatenate([frame[:1], frame[:-1]])
+    power = np.abs(np.fft.rfft(frame * shapes[window], 512)) ** 2
+    mels = 1127 * np.log1p(np.arange(257) * 31.25 / 700)
+    corners = np.linspace(1127 * np.log1p(20 / 700), 1127 * np.log1p(8000 / 700), 82)
+    expected = [
+        np.log(power @ np.interp(mels, corners[i : i + 3], [0.0, 1.0, 0.0], left=0, right=0)) for i in range(80)
+    ]
+    features = KaldiFbank(80, window=window, normalization=None)(excerpt)[0, :, 10]
+    np.testing.assert_allclose(features.numpy(), expected, atol=1e-3)
+
+
+def test_each_item_of_a_batch_has_the_filter_bank_that_it_has_alone(excerpt: Tensor) -> None:
+    batch = torch.cat([excerpt, 0.1 * excerpt.flip(1), torch.zeros_like(excerpt)])
+    together = KaldiFbank(80)(batch)
+    for item, features in zip(batch, together, strict=True):
+        torch.testing.assert_close(KaldiFbank(80)(item[None])[0], features, atol=1e-5, rtol=0)
+    assert together.isfinite().all()
+
+
+def test_the_filter_bank_of_unscaled_samples_differs_by_a_constant_until_the_floor_hides_it(excerpt: Tensor) -> None:
+    loud = KaldiFbank(80, normalization=None)(excerpt)
+    quiet = KaldiFbank(80, normalization=None, scale=1.0)(excerpt)
+    above = quiet > np.log(np.finfo(np.float32).eps) + 1e-3
+    assert 0.5 < above.float().mean() < 1
+    torch.testing.assert_close(loud[above], quiet[above] + 30 * np.log(2), atol=1e-3, rtol=0)
+
+
+def test_next_tdnn_s_features_are_the_mel_front_end_s(shared: Path, excerpt: Tensor) -> None:
+    expected = np.load(shared / "parity" / "features.npz")["next_tdnn_mel80"]
+    np.testing.assert_allclose(ReDimNetMel(80)(excerpt)[0].numpy(), expected, atol=1e-4)
+
+
+def test_autospeech_s_spectrogram_is_a_centred_one(shared: Path, excerpt: Tensor) -> None:
+    expected = np.load(shared / "parity" / "features.npz")["autospeech_spectrogram"].T
+    frontend = Spectrogram(257, window="hann", periodic=True, center=True, pre_emphasis=None, normalization=None)
+    np.testing.assert_allclose(frontend(excerpt)[0].numpy(), expected, atol=1e-4)
+
+
+def test_a_spectrogram_beyond_its_whole_spectrum_goes_on_with_the_mirror_image(excerpt: Tensor) -> None:
+    features = Spectrogram(512, normalization=None, pre_emphasis=None)(excerpt)[0]
+    frame = excerpt[0, 1600:2000].double() * torch.hamming_window(400, periodic=False, dtype=torch.float64)
+    torch.testing.assert_close(features[:, 10].double(), torch.fft.fft(frame, 512).abs(), atol=1e-5, rtol=1e-4)
+    for bins in (40, 257, 300):
+        torch.testing.assert_close(
+            Spectrogram(bins, normalization=None, pre_emphasis=None)(excerpt)[0], features[:bins]
+        )
+    with pytest.raises(ConfigError, match="at most the FFT size 512"):
+        Spectrogram(513)

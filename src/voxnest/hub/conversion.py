@@ -20,6 +20,7 @@ from voxnest.models.registry import CARDS
 _ARCHITECTURES = {
     "redimnet": ("voxnest.models.redimnet_official", "redimnet-m"),
     "redimnet2": ("voxnest.models.redimnet2_official", "redimnet2-b0"),
+    "next-tdnn": ("voxnest.models.next_tdnn", "next-tdnn-256-b3"),
 }
 
 _REDIMNET2_ONLY = {
@@ -43,7 +44,7 @@ def convert(
     """Build the encoder that a reference implementation's weights describe, in eval mode.
 
     Args:
-        architecture: "redimnet" or "redimnet2".
+        architecture: "redimnet", "redimnet2", "next-tdnn".
         config: constructor arguments of the reference's class.
         state_dict: its weights; constant buffers of its front end (`spec.*`) may be there or not.
         name: what to call the encoder, a name of the registry.

@@ -1,0 +1,55 @@
+"""Front ends: waveform to features.
+
+Every front end maps `waveform [batch, samples]` to `features [batch, bins, frames]` in float32, without gradient,
+and carries `bins`, `hop_length`, `sample_rate` and `min_samples` (the shortest waveform it can take).
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from voxnest.errors import ConfigError
+from voxnest.frontends.base import Frontend, SpecAugment, mel_filters
+from voxnest.frontends.kaldi import KaldiFbank
+from voxnest.frontends.mel import ReDimNetMel
+from voxnest.frontends.spectrogram import Spectrogram
+from voxnest.frontends.speechbrain import SpeechBrainFbank
+from voxnest.frontends.tensorflow import TFMel, TFSpectrogram
+
+__all__ = [
+    "FRONTENDS",
+    "Frontend",
+    "KaldiFbank",
+    "ReDimNetMel",
+    "SpecAugment",
+    "Spectrogram",
+    "SpeechBrainFbank",
+    "TFMel",
+    "TFSpectrogram",
+    "create_frontend",
+    "mel_filters",
+]
+
+FRONTENDS: dict[str, type[Frontend]] = {
+    "mel": ReDimNetMel,
+    "tf_mel": TFMel,
+    "tf_spectrogram": TFSpectrogram,
+    "fbank": KaldiFbank,
+    "speechbrain_fbank": SpeechBrainFbank,
+    "spectrogram": Spectrogram,
+}
+"""Front ends by name."""
+
+
+def create_frontend(name: str, bins: int, *, spec_augment: Mapping[str, Any] | None = None, **options: Any) -> Frontend:
+    """The front end `name`; `spec_augment` are arguments of `SpecAugment`, `options` those of the front end.
+
+    Raises:
+        ConfigError: for an unknown name or option.
+    """
+    if name not in FRONTENDS:
+        raise ConfigError("frontend", repr(name), "one of " + ", ".join(FRONTENDS))
+    try:
+        masking = None if spec_augment is None else SpecAugment(**spec_augment)
+        return FRONTENDS[name](bins, spec_augment=masking, **options)
+    except TypeError as error:
+        raise ConfigError(f"frontend {name}", str(error), "options that it has") from None

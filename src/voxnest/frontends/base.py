@@ -1,0 +1,209 @@
+"""What front ends share: the chain around a spectrogram, mel filters and masking."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from voxnest.errors import ConfigError
+
+
+def mel_filters(bins: int, n_fft: int, sample_rate: int, f_min: float, f_max: float) -> Tensor:
+    """Triangular filters on the HTK mel scale, not normalised: `[n_fft // 2 + 1, bins]`.
+
+    The same numbers as `torchaudio.functional.melscale_fbanks(norm=None, mel_scale="htk")`.
+    """
+    low, high = _to_mel(torch.tensor([f_min, f_max], dtype=torch.float64)).tolist()
+    mels = torch.linspace(low, high, bins + 2)
+    corners = 700.0 * (10.0 ** (mels / 2595.0) - 1.0)
+    frequencies = torch.linspace(0, sample_rate // 2, n_fft // 2 + 1)
+    slopes = corners[None, :] - frequencies[:, None]
+    widths = corners.diff()
+    rising = -slopes[:, :-2] / widths[:-1]
+    falling = slopes[:, 2:] / widths[1:]
+    return torch.minimum(rising, falling).clamp(min=0.0)
+
+
+def triangles_in_mel(bins: int, frequencies: Tensor, f_min: float, f_max: float) -> Tensor:
+    """Filters that are triangles over mel rather than over frequency, as TensorFlow's and Kaldi's.
+
+    Args:
+        bins: number of filters.
+        frequencies: of the spectrum's bins in Hz, `[spectrum_bins]` float64.
+        f_min: lower edge of the first filter, in Hz.
+        f_max: upper edge of the last filter, in Hz.
+
+    Gives `[spectrum_bins, bins]` float32.
+    """
+    low, high = _to_mel(torch.tensor([f_min, f_max], dtype=torch.float64)).tolist()
+    corners = torch.linspace(low, high, bins + 2, dtype=torch.float64)
+    mels = _to_mel(frequencies)[:, None]
+    widths = corners.diff()
+    rising = (mels - corners[:-2]) / widths[:-1]
+    falling = (corners[2:] - mels) / widths[1:]
+    return torch.minimum(rising, falling).clamp(min=0.0).float()
+
+
+def _to_mel(hertz: Tensor) -> Tensor:
+    return 2595.0 * torch.log10(1.0 + hertz / 700.0)
+
+
+def analysis_window(kind: str | None, length: int, *, periodic: bool = False) -> Tensor:
+    """The window "hamming", "hann", "sqrt_hann", "povey" or (None) rectangle, symmetric if not periodic: `[length]`.
+
+    In float64, for the caller to round.
+
+    Raises:
+        ConfigError: for another kind.
+    """
+    if kind is None:
+        return torch.ones(length, dtype=torch.float64)
+    if kind == "hamming":
+        return torch.hamming_window(length, periodic=periodic, dtype=torch.float64)
+    if kind not in _HANN_POWERS:
+        raise ConfigError("window", repr(kind), "'hamming', 'hann', 'sqrt_hann', 'povey' or null")
+    return torch.hann_window(length, periodic=periodic, dtype=torch.float64) ** _HANN_POWERS[kind]
+
+
+_HANN_POWERS = {"hann": 1.0, "hanning": 1.0, "sqrt_hann": 0.5, "povey": 0.85}
+
+
+class SpecAugment(nn.Module):
+    """Hide one random band of frequencies and one of time in each item of a batch (in training only).
+
+    Hidden cells become 0, which is the mean where features are mean-normalised.
+
+    Args:
+        frequency_width: smallest and (exclusive) largest number of bins hidden.
+        time_width: smallest and (exclusive) largest number of frames hidden.
+        first_bin: bins below this one are never hidden.
+        times: how many bands of each kind.
+
+    Source: Park et al., SpecAugment (arXiv 1904.08779), with the choices of the ReDimNet implementation.
+    """
+
+    def __init__(
+        self,
+        frequency_width: tuple[int, int] = (0, 8),
+        time_width: tuple[int, int] = (0, 10),
+        first_bin: int = 0,
+        times: int = 1,
+    ) -> None:
+        super().__init__()
+        self.frequency_width, self.time_width = frequency_width, time_width
+        self.first_bin, self.times = first_bin, times
+
+    def forward(self, features: Tensor) -> Tensor:
+        """`[batch, bins, frames]` to the same shape."""
+        if not self.training:
+            return features
+        for _ in range(self.times):
+            features = features.masked_fill(self._band(features, 2, self.time_width), 0.0)
+            features = features.masked_fill(self._band(features, 1, self.frequency_width), 0.0)
+        return features
+
+    def _band(self, features: Tensor, axis: int, width: tuple[int, int]) -> Tensor:
+        batch, size, device = features.shape[0], features.shape[axis], features.device
+        length = torch.randint(width[0], width[1], (batch, 1, 1), device=device)
+        last = max(self.first_bin + 1, size - int(width[1]) + 1)
+        start = torch.randint(self.first_bin, last, (batch, 1, 1), device=device)
+        position = torch.arange(size, device=device).view((1, 1, -1) if axis == 2 else (1, -1, 1))
+        return (start <= position) & (position < start + length)
+
+
+class Frontend(nn.Module):
+    """What every front end does around its spectrogram: prepare the waveform, compress, normalise, mask.
+
+    Args:
+        bins: number of features per frame.
+        sample_rate: of the waveform, in Hz.
+        n_fft: FFT size in samples.
+        window_length: of the analysis window, in samples.
+        hop_length: step between frames, in samples.
+        normalize_signal: bring each waveform to zero mean and unit deviation first.
+        pre_emphasis: coefficient of the first-order high-pass, or None for none.
+        normalization: over time, per bin: "mn" subtracts the mean, "mvn" also divides by the deviation, "bn" is a
+            batch normalisation, None leaves the features as they are.
+        spec_augment: masking applied in training mode, or None.
+        pad_right: silent samples put after each waveform.
+        min_frames: how many frames the model needs; `min_samples` follows from it.
+        floor: added to powers before the logarithm.
+        deviation_floor: added to the deviation that `normalize_signal` divides by.
+    """
+
+    def __init__(
+        self,
+        bins: int,
+        *,
+        sample_rate: int = 16000,
+        n_fft: int = 512,
+        window_length: int = 400,
+        hop_length: int = 160,
+        normalize_signal: bool = False,
+        pre_emphasis: float | None = 0.97,
+        normalization: str | None = "mn",
+        spec_augment: SpecAugment | None = None,
+        pad_right: int = 0,
+        min_frames: int = 2,
+        floor: float = 1e-6,
+        deviation_floor: float = 1e-6,
+    ) -> None:
+        super().__init__()
+        if normalization not in ("mn", "mvn", "bn", None):
+            raise ConfigError("normalization", repr(normalization), "'mn', 'mvn', 'bn' or null")
+        self.bins, self.sample_rate = bins, sample_rate
+        self.n_fft, self.window_length, self.hop_length = n_fft, window_length, hop_length
+        self.normalize_signal, self.pre_emphasis, self.normalization = (
+            normalize_signal,
+            pre_emphasis,
+            normalization,
+        )
+        self.pad_right, self.min_frames = pad_right, min_frames
+        self.floor, self.deviation_floor = floor, deviation_floor
+        self.batch_norm = nn.BatchNorm1d(bins) if normalization == "bn" else None
+        self.spec_augment = spec_augment
+
+    @property
+    def min_samples(self) -> int:
+        """Shortest waveform: it must fill the frames that the model needs."""
+        raise NotImplementedError
+
+    def spectrogram(self, waveform: Tensor) -> Tensor:
+        """`waveform [batch, samples]` to powers `[batch, bins, frames]`."""
+        raise NotImplementedError
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        """`waveform [batch, samples]` to `features [batch, bins, frames]`."""
+        # Half precision would lose quiet bins in the logarithm: the front end stays in float32 under autocast.
+        with (
+            torch.autocast(waveform.device.type, enabled=False),
+            torch.set_grad_enabled(self.normalization == "bn"),
+        ):
+            features = self._normalize(self._compress(self.spectrogram(self._prepare(waveform.float()))))
+            return features if self.spec_augment is None else self.spec_augment(features)
+
+    def _prepare(self, waveform: Tensor) -> Tensor:
+        waveform = self._level(waveform)
+        if self.pre_emphasis is not None:
+            previous = F.pad(waveform[:, None], (1, 0), mode="reflect")[:, 0, :-1]
+            waveform = waveform - self.pre_emphasis * previous
+        return waveform
+
+    def _level(self, waveform: Tensor) -> Tensor:
+        if self.pad_right:
+            waveform = F.pad(waveform, (0, self.pad_right))
+        if self.normalize_signal:
+            deviation, mean = torch.std_mean(waveform, dim=-1, keepdim=True, correction=0)
+            waveform = (waveform - mean) / (deviation + self.deviation_floor)
+        return waveform
+
+    def _compress(self, powers: Tensor) -> Tensor:
+        """Powers to what is normalised: their logarithm, unless a front end says otherwise."""
+        return (powers + self.floor).log()
+
+    def _normalize(self, features: Tensor) -> Tensor:
+        if self.normalization == "mn":
+            return features - features.mean(dim=-1, keepdim=True)
+        if self.normalization == "mvn":
+            deviation, mean = torch.std_mean(features, dim=-1, keepdim=True)
+            return (features - mean) / (deviation + 1e-8)
+        return features if self.batch_norm is None else self.batch_norm(features)

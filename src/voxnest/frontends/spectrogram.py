@@ -1,0 +1,69 @@
+"""Magnitude spectrograms, without mel filters or logarithm."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from voxnest.errors import ConfigError
+from voxnest.frontends.base import Frontend, analysis_window
+
+
+class Spectrogram(Frontend):
+    """Magnitudes of the short-time Fourier transform, each bin brought to zero mean and unit deviation over time.
+
+    Args:
+        bins: how many of the transform's bins, from 0 Hz up. n_fft // 2 + 1 is the whole spectrum; more go on with its
+            mirror image, up to n_fft (VGGVox has all of them).
+        window: see `analysis_window`.
+        periodic: a periodic window rather than a symmetric one.
+        center: put half a window of silence at both ends, so that frame t is centred on sample t * hop_length.
+        normalization: see `Frontend`.
+        options: see `Frontend`.
+
+    Gives `[batch, bins, 1 + (samples - window_length) // hop_length]`, centred `[batch, bins, 1 + samples //
+    hop_length]`.
+
+    Source: the defaults are those of the VoxCeleb paper (Nagrani et al., arXiv 1706.08612) and of its implementation
+    (a-nagrani/VGGVox), less the dither and the filter at 25 Hz that the normalisation takes back. AutoSpeech's is a
+    periodic Hann window, centred, without pre-emphasis.
+    """
+
+    def __init__(
+        self,
+        bins: int = 512,
+        *,
+        window: str | None = "hamming",
+        periodic: bool = False,
+        center: bool = False,
+        normalization: str | None = "mvn",
+        **options: Any,
+    ) -> None:
+        super().__init__(bins, normalization=normalization, **options)
+        if bins > self.n_fft:
+            raise ConfigError("bins", str(bins), f"at most the FFT size {self.n_fft}")
+        self.padding = self.window_length // 2 if center else 0
+        shape = analysis_window(window, self.window_length, periodic=periodic).float()
+        self.register_buffer("window", shape, persistent=False)
+        self.window: Tensor
+
+    @property
+    def min_samples(self) -> int:
+        """Shortest waveform: it must fill the frames that the model needs (and pre-emphasis needs two samples)."""
+        needed = self.window_length + (self.min_frames - 1) * self.hop_length - 2 * self.padding
+        return max(1, max(2, needed) - self.pad_right)
+
+    def spectrogram(self, waveform: Tensor) -> Tensor:
+        """`waveform [batch, samples]` to powers `[batch, bins, frames]`."""
+        frames = F.pad(waveform, (self.padding, self.padding)).unfold(-1, self.window_length, self.hop_length)
+        spectrum = torch.view_as_real(torch.fft.rfft(frames * self.window, self.n_fft))
+        power = spectrum.square().sum(dim=-1).transpose(1, 2)
+        mirrored = self.bins - power.shape[1]
+        if mirrored > 0:
+            image = power[:, -1 - mirrored : -1].flip(1)
+            power = torch.cat([power, image], dim=1)
+        return power[:, : self.bins]
+
+    def _compress(self, powers: Tensor) -> Tensor:
+        return powers.sqrt()

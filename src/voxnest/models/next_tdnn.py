@@ -1,0 +1,289 @@
+"""NeXt-TDNN: ConvNeXt-like blocks over time that see several scales at once.
+
+Source: Heo et al., NeXt-TDNN (arXiv 2312.08603), and its official implementation (dmlguq456/NeXt_TDNN_ASV), whose
+checkpoints `from_official` translates.
+"""
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from voxnest.errors import AudioError, CheckpointError, ConfigError
+from voxnest.frontends import create_frontend
+from voxnest.models.encoder import SpeakerEncoder
+from voxnest.models.head import MatryoshkaProjection
+from voxnest.models.layers import BatchNorm, TimeConv
+from voxnest.models.pooling import AttentiveStatisticsPooling
+from voxnest.models.redimnet_official import load_official
+
+STEM_KERNEL = 4
+"""In frames; the stem has no padding, so that this is also the shortest input."""
+
+
+@dataclass(frozen=True)
+class NeXtTDNNConfig:
+    """What makes one NeXt-TDNN differ from another.
+
+    Attributes:
+        bins: mel bins.
+        channels: of every block (C in the paper).
+        blocks: number of blocks in each stage (B in the paper, in three stages).
+        kernel_sizes: in frames, odd; the channels are split among them. The light version has one.
+        light: blocks without the pointwise layers around the multi-scale convolution (NeXt-TDNN-l).
+        dims: sizes of the embedding; see `MatryoshkaProjection`.
+        mask_bins: largest number of frequency bins that SpecAugment hides in training; 0 for none.
+        mask_frames: largest number of frames that SpecAugment hides in training; 0 for none.
+    """
+
+    bins: int = 80
+    channels: int = 256
+    blocks: Sequence[int] = (3, 3, 3)
+    kernel_sizes: Sequence[int] = (7, 65)
+    light: bool = False
+    dims: Sequence[int] = (192,)
+    mask_bins: int = 0
+    mask_frames: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.blocks or min(self.blocks) < 1:
+            raise ConfigError("blocks", repr(list(self.blocks)), "a positive number for each stage")
+        if not self.kernel_sizes or any(size < 1 or size % 2 == 0 for size in self.kernel_sizes):
+            raise ConfigError("kernel_sizes", repr(list(self.kernel_sizes)), "odd numbers of frames")
+        if self.light and len(self.kernel_sizes) > 1:
+            raise ConfigError("kernel_sizes", repr(list(self.kernel_sizes)), "a single one in the light version")
+        # The pooling's hidden layer is an eighth of all stages' channels.
+        parts = len(self.kernel_sizes)
+        if self.channels < 1 or self.channels % parts or self.channels * len(self.blocks) < 8:
+            raise ConfigError("channels", str(self.channels), f"a multiple of {parts} kernel sizes, 8 in all stages")
+
+
+class MultiScaleConv(nn.Module):
+    """Depthwise convolutions over time whose kernels differ between groups of channels, in between pointwise layers."""
+
+    def __init__(self, channels: int, kernel_sizes: Sequence[int]) -> None:
+        super().__init__()
+        width = channels // len(kernel_sizes)
+        self.project = nn.Linear(channels, channels)
+        self.convs = nn.ModuleList(TimeConv(width, width, size, groups=width) for size in kernel_sizes)
+        self.mix = nn.Linear(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[batch, frames, channels]` to the same shape."""
+        parts = self.project(x).chunk(len(self.convs), dim=-1)
+        scales = [conv(part) for conv, part in zip(self.convs, parts, strict=True)]
+        return self.mix(F.gelu(torch.cat(scales, dim=-1)))
+
+
+class GlobalResponseNorm(nn.Module):
+    """Weigh each channel by its energy over the utterance, in relation to the mean of all channels.
+
+    Source: Woo et al., ConvNeXt V2 (arXiv 2301.00808).
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[batch, frames, channels]` to the same shape."""
+        # The bound keeps the root's slope finite for channels that are silent throughout. `vector_norm` over this axis
+        # takes ten times as long.
+        energy = x.float().square().sum(dim=1, keepdim=True).clamp(min=1e-12).sqrt()
+        response = energy / (energy.mean(dim=-1, keepdim=True) + 1e-6)
+        scale = torch.addcmul(torch.ones_like(self.weight), self.weight, response)
+        return torch.addcmul(self.bias.to(x.dtype), x, scale.to(x.dtype))
+
+
+class NeXtBlock(nn.Module):
+    """One block (TS-ConvNeXt, or TS-ConvNeXt-l when light): convolution over time, then a feed-forward network."""
+
+    def __init__(self, channels: int, kernel_sizes: Sequence[int], light: bool) -> None:
+        super().__init__()
+        self.conv = (
+            TimeConv(channels, channels, kernel_sizes[0], groups=channels)
+            if light
+            else MultiScaleConv(channels, kernel_sizes)
+        )
+        self.norm = nn.LayerNorm(channels, eps=1e-6)
+        self.expand = nn.Linear(channels, 4 * channels)
+        self.response = GlobalResponseNorm(4 * channels)
+        self.contract = nn.Linear(4 * channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[batch, frames, channels]` to the same shape."""
+        x = x + self.conv(x)
+        return x + self.contract(self.response(F.gelu(self.expand(self.norm(x)))))
+
+
+class NeXtTDNN(nn.Module):
+    """The backbone: features `[batch, bins, frames]` to `[batch, frames - 3, stages * channels]`."""
+
+    def __init__(self, config: NeXtTDNNConfig) -> None:
+        super().__init__()
+        channels = config.channels
+        self.stem = nn.Conv1d(config.bins, channels, STEM_KERNEL)
+        self.stem_norm = nn.LayerNorm(channels, eps=1e-6)
+        self.stages = nn.ModuleList(
+            nn.Sequential(*(NeXtBlock(channels, config.kernel_sizes, config.light) for _ in range(count)))
+            for count in config.blocks
+        )
+        for module in self.modules():
+            if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Linear)):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        self.out_channels = channels * len(config.blocks)
+        self.mix = nn.Linear(self.out_channels, self.out_channels)
+        self.norm = nn.LayerNorm(self.out_channels, eps=1e-6)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """`[batch, bins, frames]` to `[batch, frames - 3, out_channels]`.
+
+        Raises:
+            AudioError: for fewer frames than the stem's kernel has.
+        """
+        if features.shape[-1] < STEM_KERNEL:
+            raise AudioError("features", f"{features.shape[-1]} frames", f"at least {STEM_KERNEL}")
+        x = self.stem_norm(self.stem(features).transpose(1, 2))
+        maps = []
+        for stage in self.stages:
+            x = stage(x)
+            maps.append(x)
+        return self.norm(self.mix(torch.cat(maps, dim=-1)))
+
+
+class NormalizedAttentivePooling(AttentiveStatisticsPooling):
+    """Attentive statistics pooling with a batch normalisation inside the attention (VAP-BN in the implementation)."""
+
+    def __init__(self, channels: int, bottleneck: int) -> None:
+        super().__init__(channels, bottleneck)
+        self.norm = BatchNorm(bottleneck)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[batch, frames, channels]` to `[batch, 2 * channels]`."""
+        hidden = torch.tanh(self.norm(self.attend(x)))
+        attention, wide = torch.softmax(self.score(hidden).float(), dim=1), x.float()
+        mean = (attention * wide).sum(dim=1)
+        variance = (attention * wide.square()).sum(dim=1) - mean.square()
+        return torch.cat([mean, torch.sqrt(variance.clamp(min=1e-5))], dim=1)
+
+
+def build(name: str, settings: dict[str, Any]) -> SpeakerEncoder:
+    """A `SpeakerEncoder` with a NeXt-TDNN backbone; `settings` are fields of `NeXtTDNNConfig`.
+
+    Raises:
+        ConfigError: for a setting that is wrong.
+    """
+    config = NeXtTDNNConfig(**settings)
+    masks = {"frequency_width": (0, config.mask_bins + 1), "time_width": (0, config.mask_frames + 1)}
+    frontend = create_frontend(
+        "mel",
+        config.bins,
+        min_frames=STEM_KERNEL,
+        spec_augment=masks if config.mask_bins or config.mask_frames else None,
+    )
+    backbone = NeXtTDNN(config)
+    pooling = NormalizedAttentivePooling(backbone.out_channels, backbone.out_channels // 8)
+    head = MatryoshkaProjection(pooling.out_channels, config.dims, out_norm=True)
+    return SpeakerEncoder(frontend, backbone, pooling, head, name=name, config=dataclasses.asdict(config))
+
+
+# In order; each rule is tried on what the ones before have made of the key.
+_RENAMES = [
+    (r"^model\.stem\.0\.0\.", "backbone.stem."),
+    (r"^model\.stem\.0\.1\.", "backbone.stem_norm."),
+    (r"^model\.MFA\.0\.", "backbone.mix."),
+    (r"^model\.MFA\.1\.", "backbone.norm."),
+    (r"^model\.stages\.", "backbone.stages."),
+    (r"\.projection_linear\.", ".conv.project."),
+    (r"\.mscconv\.", ".conv.convs."),
+    (r"\.pwconv_1stage\.", ".conv.mix."),
+    (r"\.dwconv\.", ".conv."),
+    (r"\.pwconv1\.", ".expand."),
+    (r"\.grn\.gamma$", ".response.weight"),
+    (r"\.grn\.beta$", ".response.bias"),
+    (r"\.pwconv2\.", ".contract."),
+    (r"^aggregat(?:e|ion)\.conv_1\.", "pooling.attend."),
+    (r"^aggregat(?:e|ion)\.bn1\.", "pooling.norm."),
+    (r"^aggregat(?:e|ion)\.conv_2\.", "pooling.score."),
+    (r"^aggregat(?:e|ion)\.bn2\.", "head.norm."),
+    (r"^aggregat(?:e|ion)\.fc\.", "head.linear."),
+    (r"^aggregat(?:e|ion)\.bn3\.", "head.out_norm."),
+]
+
+_BLOCKS = {"TSConvNeXt": False, "TSConvNeXt_light": True}
+
+# What no weight's place depends on: stochastic depth acts in training, the sizes inside the aggregation follow from C.
+_WITHOUT_EFFECT = ("drop_path_rate", "channel_size", "intermediate_size")
+
+
+def from_official(
+    config: Mapping[str, Any], state_dict: Mapping[str, Tensor], name: str = "next-tdnn"
+) -> SpeakerEncoder:
+    """Build the encoder that an official checkpoint holds, in eval mode.
+
+    Args:
+        config: the arguments `MODEL_CONFIG` and `AGGREGATION_CONFIG` of an official configuration file in one mapping,
+            and `aggregation`, the module they are for.
+        state_dict: weights of its `SpeakerNet` ("model.", "aggregate." or "aggregation."), with or without the prefix
+            "speaker_net." that Lightning's files have; front end, losses and counters may be there or not.
+        name: what to call the encoder.
+
+    Raises:
+        ConfigError: for an argument that is not supported.
+        CheckpointError: if keys are missing or unexpected, or shapes differ; it lists them.
+    """
+    encoder = build(name, translate_settings(config))
+    weights = {key.removeprefix("speaker_net."): value for key, value in state_dict.items()}
+    weights = {key: value for key, value in weights.items() if key.startswith(("model.", "aggregat"))}
+    if not weights:
+        raise CheckpointError(name, f"no weights under 'model.' among {len(state_dict)} keys", "an official SpeakerNet")
+    load_official(encoder, name, config, weights, _translate_key)
+    return encoder.eval()
+
+
+def translate_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of the official classes as fields of `NeXtTDNNConfig`.
+
+    Raises:
+        ConfigError: for an argument that they do not have, or that is not supported.
+    """
+    # The defaults of the official class.
+    arguments = {"depths": [1, 1, 1], "dims": [256, 256, 256], "kernel_size": 7, "block": "TSConvNeXt_light", **config}
+    settings: dict[str, Any] = {}
+    for key, value in arguments.items():
+        if key == "depths":
+            settings["blocks"] = tuple(value)
+        elif key == "dims":
+            if len(set(value)) != 1 or len(value) != len(arguments["depths"]):
+                raise ConfigError("dims", repr(value), "the same number for each of `depths`")
+            settings["channels"] = value[0]
+        elif key == "kernel_size":
+            settings["kernel_sizes"] = (value,) if isinstance(value, int) else tuple(value)
+        elif key == "block":
+            if value not in _BLOCKS:
+                raise ConfigError("block", repr(value), "one of " + ", ".join(_BLOCKS))
+            settings["light"] = _BLOCKS[value]
+        elif key == "in_chans":
+            settings["bins"] = value
+        elif key == "embeding_size":
+            settings["dims"] = (value,)
+        elif key == "aggregation":
+            if value != "vap_bn_tanh_fc_bn":
+                raise ConfigError("aggregation", repr(value), "'vap_bn_tanh_fc_bn'")
+        elif key not in _WITHOUT_EFFECT:
+            raise ConfigError(key, repr(value), "an argument of the official NeXt-TDNN")
+    return settings
+
+
+def _translate_key(key: str) -> str:
+    for pattern, replacement in _RENAMES:
+        key = re.sub(pattern, replacement, key)
+    return key
