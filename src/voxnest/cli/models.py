@@ -63,7 +63,7 @@ def _check() -> None:
     from voxnest.models.counting import TOLERANCE, compare_with_published
     from voxnest.models.registry import list_models
 
-    table = Table(box=SIMPLE, pad_edge=False)
+    table = Table(box=None, padding=(0, 1, 0, 0))
     table.add_column("model", no_wrap=True)
     for column in ("M params", "published", "", "GMACs", "published", ""):
         table.add_column(column, justify="right", no_wrap=True)
