@@ -30,7 +30,7 @@ def pca_rotation(embeddings: Tensor) -> Tensor:
     return _descending(centred.T @ centred).float()
 
 
-def discriminative_rotation(embeddings: Tensor, speakers: Tensor, shrinkage: float = 0.1) -> Tensor:
+def discriminative_rotation(embeddings: Tensor, speakers: Tensor, shrinkage: float = 1.0) -> Tensor:
     """The directions of embeddings `[n, d]` that tell speakers `[n]` apart best, first: orthogonal `[d, d]`.
 
     The directions of linear discriminant analysis, made orthogonal in their order: each prefix spans the same space as
@@ -40,7 +40,8 @@ def discriminative_rotation(embeddings: Tensor, speakers: Tensor, shrinkage: flo
         embeddings: of several pieces of each speaker; they are normalised in length.
         speakers: whole numbers that name each one's speaker.
         shrinkage: how much of the mean within-speaker variance is added in every direction, so that directions in
-            which a small sample hardly varies are not taken for reliable.
+            which a small sample (or speech that the encoder was trained on) hardly varies are not taken for reliable.
+            The default was best on held-out training speakers of three encoders, of 0.1 to 100.
 
     Raises:
         ConfigError: for fewer than two speakers, none with two embeddings, or embeddings that are not finite.
