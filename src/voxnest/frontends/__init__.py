@@ -7,6 +7,8 @@ and carries `bins`, `hop_length`, `sample_rate` and `min_samples` (the shortest 
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from voxnest.errors import ConfigError
 from voxnest.frontends.base import Frontend, SpecAugment, mel_filters
 from voxnest.frontends.kaldi import KaldiFbank
@@ -49,7 +51,8 @@ def create_frontend(name: str, bins: int, *, spec_augment: Mapping[str, Any] | N
     if name not in FRONTENDS:
         raise ConfigError("frontend", repr(name), "one of " + ", ".join(FRONTENDS))
     try:
-        masking = None if spec_augment is None else SpecAugment(**spec_augment)
-        return FRONTENDS[name](bins, spec_augment=masking, **options)
+        with torch.device("cpu"):  # its constants are there even in a network on the meta device, which is only counted
+            masking = None if spec_augment is None else SpecAugment(**spec_augment)
+            return FRONTENDS[name](bins, spec_augment=masking, **options)
     except TypeError as error:
         raise ConfigError(f"frontend {name}", str(error), "options that it has") from None

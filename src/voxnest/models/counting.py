@@ -25,7 +25,7 @@ def count_macs(encoder: SpeakerEncoder, seconds: float = 2.0) -> int:
     """
     training = encoder.training
     encoder.eval()
-    device = next(encoder.parameters()).device
+    device = next(iter([*encoder.frontend.buffers(), *encoder.parameters()])).device
     try:
         with torch.inference_mode(), FlopCounterMode(display=False) as counter:
             waveform = torch.zeros(1, int(seconds * encoder.sample_rate), device=device)
@@ -67,10 +67,11 @@ class Comparison:
 
 
 def compare_with_published(name: str) -> Comparison | None:
-    """Build a model of the registry and compare its counts; None if none were published."""
+    """Build a model of the registry, without weights, and compare its counts; None if none were published."""
     published = CARDS[name].published
     if published.parameters is None or published.gmacs is None:
         return None
-    encoder = create_encoder(name)
+    with torch.device("meta"):
+        encoder = create_encoder(name)
     counts = count_parameters(encoder) / 1e6, count_macs(encoder) / 1e9
     return Comparison(name, *counts, published.parameters, published.gmacs, published.note)
