@@ -41,7 +41,7 @@ def test_embedding_is_the_same_in_training_form_and_in_inference_form(golden: Pa
     torch.testing.assert_close(embedding, golden_files.expected(file), atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("name", [n for n in list_models() if CARDS[n].published.parameters])
+@pytest.mark.parametrize("name", [n for n in list_models() if n.startswith("redimnet") and CARDS[n].published.gmacs])
 def test_size_is_near_the_published_one(name: str) -> None:
     found = compare_with_published(name)
     assert found is not None

@@ -6,17 +6,21 @@ No code runs from such a file.
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from voxnest.errors import CheckpointError, ConfigError
+from voxnest.errors import CheckpointError, ConfigError, VoxnestError
 from voxnest.files import atomic_write
+from voxnest.hub.conversion import convert
 from voxnest.hub.download import check_digest, fetch
 from voxnest.hub.foreign import SUFFIXES, is_pytorch_file, read_foreign
 from voxnest.hub.releases import find_release, names_release
+from voxnest.hub.speechbrain import is_speechbrain, read_speechbrain
+from voxnest.hub.wespeaker import is_wespeaker, read_wespeaker
 from voxnest.models.encoder import SpeakerEncoder
 from voxnest.models.registry import CARDS, create_encoder
 
@@ -91,8 +95,9 @@ def load_encoder(
     Args:
         source: "default" (the small model that comes with voxnest, see docs/default-model.md), the name of a model
             with published weights ("redimnet-b2", downloaded at first use; see `voxnest.hub.releases`), a voxnest
-            checkpoint, an official `.pt` file of ReDimNet or ReDimNet2, a checkpoint of redimnet-mrl, or a directory
-            with one of these (of a run: its best). A name comes before a file of that name; write `./NAME` for it.
+            checkpoint, an official `.pt` file of ReDimNet or ReDimNet2, a checkpoint of redimnet-mrl, a model directory
+            of wespeaker or SpeechBrain, or a directory with one of the others (of a run: its best). A name comes before
+            a file of that name; write `./NAME` for the file.
         train_type: of published weights, "ptn", "ft_lm" or "ft_mix"; by default the recommended one of the model.
         dataset: of published weights, what they were trained on: "vox2", "vb2", "vb2+vox2+cnc".
         sha256: refuse a file with another digest.
@@ -118,11 +123,31 @@ def load_encoder(
         return read_foreign(fetch(release, progress=progress, sha256=sha256), release.model)
     if (train_type or dataset) and not Path(source).exists():
         find_release(str(source))  # tells which names there are
+    for is_kind, read in _DIRECTORIES:
+        if is_kind(source):
+            return _with_subject(read, Path(source))
     path = _file_in(Path(source))
     if train_type or dataset:
         raise ConfigError("train_type and dataset", f"given with the file {path}", "the name of a model")
     check_digest(path, sha256)
     return read_foreign(path) if is_pytorch_file(path) else _read_own(path)
+
+
+# Model directories of others: how to know one, and how to read it.
+_DIRECTORIES: list[tuple[Callable[[str | Path], bool], Callable[[Path], SpeakerEncoder]]] = [
+    (is_wespeaker, lambda directory: convert(*read_wespeaker(directory))),
+    (is_speechbrain, read_speechbrain),
+]
+
+
+def _with_subject(read: Callable[[Path], SpeakerEncoder], directory: Path) -> SpeakerEncoder:
+    """Read a directory; errors that do not name a file of it name it."""
+    try:
+        return read(directory)
+    except VoxnestError as error:
+        if str(error.subject).startswith(str(directory)):
+            raise
+        raise CheckpointError(directory, f"{error.subject}: {error.found}", error.expected) from error
 
 
 def _is_local_file(source: str) -> bool:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from voxnest.errors import CheckpointError, ConfigError
+from voxnest.models import df_resnet, resnet
 from voxnest.models.encoder import SpeakerEncoder
 from voxnest.models.registry import CARDS
 
@@ -21,6 +22,10 @@ _ARCHITECTURES = {
     "redimnet": ("voxnest.models.redimnet_official", "redimnet-m"),
     "redimnet2": ("voxnest.models.redimnet2_official", "redimnet2-b0"),
     "next-tdnn": ("voxnest.models.next_tdnn", "next-tdnn-256-b3"),
+    **{name: ("voxnest.models.ecapa_official", name) for name in ("ecapa-tdnn-512", "ecapa-tdnn-1024")},
+    "xvector": ("voxnest.models.xvector", "xvector"),
+    **{name: ("voxnest.models.resnet", name) for name in resnet.SIZES},
+    **{name: ("voxnest.models.df_resnet", name) for name in df_resnet.SIZES if name.startswith("gemini")},
 }
 
 _REDIMNET2_ONLY = {
@@ -44,7 +49,8 @@ def convert(
     """Build the encoder that a reference implementation's weights describe, in eval mode.
 
     Args:
-        architecture: "redimnet", "redimnet2", "next-tdnn".
+        architecture: "redimnet", "redimnet2", "ecapa-tdnn-512", "resnet34", "gemini-dfresnet60", "next-tdnn", ...: an
+            unknown one is an error that lists those there are.
         config: constructor arguments of the reference's class.
         state_dict: its weights; constant buffers of its front end (`spec.*`) may be there or not.
         name: what to call the encoder, a name of the registry.

@@ -21,6 +21,7 @@ FRONTENDS = {
     "tf": "tf_mel",
     "tf_mel": "tf_mel",
     "tf_spec": "tf_spectrogram",
+    "fbank": "fbank",
 }
 """Our names of `feat_type`."""
 

@@ -1,0 +1,51 @@
+"""Read a PyTorch file safely.
+
+It is a pickle, which can run code when it is read. Here it is read with `weights_only=True`, which admits tensors and
+plain containers; a file that needs more is refused.
+"""
+
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from voxnest.errors import CheckpointError
+
+# A training loop stores its last error rate as a NumPy scalar. These hold a number and run nothing.
+_SCALAR = np.float64(0).__reduce__()[0]
+_ADMITTED: list[Any] = [
+    *((_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+    np.dtype,
+    *(type(np.dtype(kind)) for kind in ("float16", "float32", "float64", "int32", "int64", "bool")),
+]
+
+
+def read_pickle(path: Path, expected: str) -> Any:
+    """What is in a PyTorch file; large tensors are mapped into memory.
+
+    Raises:
+        CheckpointError: if the file cannot be read, is damaged, or needs code to be run; `expected` says what it
+            should be.
+    """
+    try:
+        with torch.serialization.safe_globals(_ADMITTED):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path) or None)
+    except OSError as error:
+        raise CheckpointError(path, f"cannot be read: {error.strerror or error}") from error
+    except Exception as error:  # what a damaged pickle raises is anything
+        needs = _needed_code(path) if isinstance(error, pickle.UnpicklingError) else ""
+        if needs:
+            found = f"refused: reading it would run code of its own ({needs})"
+            raise CheckpointError(path, found, "tensors and plain values; save it again with only those") from error
+        raise CheckpointError(path, "damaged or cut, or not a PyTorch file", expected) from error
+
+
+def _needed_code(path: Path) -> str:
+    """What a pickle wants beyond weights, or nothing if that cannot be told."""
+    try:
+        return ", ".join(sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))[:4])
+    except Exception:  # a damaged file: the caller says so
+        return ""

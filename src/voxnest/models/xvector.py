@@ -1,0 +1,154 @@
+"""The x-vector: a time-delay neural network whose statistics over time go through fully connected layers.
+
+Source: Snyder et al., X-vectors: Robust DNN Embeddings for Speaker Recognition (ICASSP 2018), as in Kaldi's recipes and
+in wespeaker's `XVEC`, whose checkpoints `from_official` translates.
+"""
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from voxnest.errors import ConfigError
+from voxnest.frontends import create_frontend
+from voxnest.models.encoder import SpeakerEncoder
+from voxnest.models.head import MatryoshkaProjection
+from voxnest.models.pooling import create_pooling
+from voxnest.models.redimnet_official import load_official, rename
+from voxnest.models.tdnn import TDNNBlock, check_frames
+
+CONTEXTS = ((5, 1), (3, 2), (3, 3), (1, 1), (1, 1))
+"""Kernel size and dilation of the layers that see frames."""
+
+
+@dataclass(frozen=True)
+class XVectorConfig:
+    """What makes one x-vector network differ from another. The defaults are wespeaker's and the paper's.
+
+    Attributes:
+        bins: features per frame.
+        channels: of the layers that see frames, but the last.
+        out_channels: of the last of them, whose statistics are taken.
+        embedding: "a", of the first layer after the statistics (the paper's choice, and Kaldi's), or "b", of the second
+            (wespeaker's).
+        pooling: see `voxnest.models.pooling`.
+        frontend: one of `voxnest.frontends.FRONTENDS`.
+        frontend_options: its further arguments.
+        dims: sizes of the embedding; see `MatryoshkaProjection`.
+    """
+
+    bins: int = 80
+    channels: int = 512
+    out_channels: int = 1500
+    embedding: str = "b"
+    pooling: str = "TSTP"
+    frontend: str = "fbank"
+    frontend_options: Mapping[str, Any] = field(default_factory=dict)
+    dims: Sequence[int] = (512,)
+
+    def __post_init__(self) -> None:
+        if self.embedding not in ("a", "b"):
+            raise ConfigError("embedding", repr(self.embedding), "'a' or 'b'")
+
+
+class XVector(nn.Module):
+    """The backbone: features `[batch, bins, frames]` to `[batch, frames - 14, out_channels]`."""
+
+    min_frames = 2 + sum((size - 1) * dilation for size, dilation in CONTEXTS)
+    """A deviation needs two frames beside those that the convolutions take away."""
+
+    def __init__(self, config: XVectorConfig) -> None:
+        super().__init__()
+        self.out_channels = config.out_channels
+        channels = [config.bins, *[config.channels] * (len(CONTEXTS) - 1), config.out_channels]
+        self.layers = nn.Sequential(
+            *(
+                TDNNBlock(channels[index], channels[index + 1], size, dilation=dilation, padding="none", affine=False)
+                for index, (size, dilation) in enumerate(CONTEXTS)
+            )
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        """`[batch, bins, frames]` to `[batch, frames - 14, out_channels]`.
+
+        Raises:
+            AudioError: if the features are too short.
+        """
+        check_frames(features, self.min_frames)
+        return self.layers(features.transpose(1, 2).contiguous())
+
+
+class SegmentPooling(nn.Module):
+    """Statistics over time, then a fully connected layer: `[batch, frames, channels]` to `[batch, out_channels]`."""
+
+    def __init__(self, statistics: nn.Module, out_channels: int) -> None:
+        super().__init__()
+        self.statistics, self.out_channels = statistics, out_channels
+        self.segment = TDNNBlock(int(statistics.out_channels), out_channels, affine=False)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[batch, frames, channels]` to `[batch, out_channels]`."""
+        return self.segment(self.statistics(x)[:, None]).squeeze(1)
+
+
+def build(name: str, settings: dict[str, Any]) -> SpeakerEncoder:
+    """A `SpeakerEncoder` with an x-vector backbone; `settings` are fields of `XVectorConfig`.
+
+    Raises:
+        ConfigError: for a setting that is wrong.
+    """
+    config = XVectorConfig(**settings)
+    backbone = XVector(config)
+    pooling: Any = create_pooling(config.pooling, config.out_channels)
+    if config.embedding == "b":
+        pooling = SegmentPooling(pooling, max(config.dims))
+    head = MatryoshkaProjection(pooling.out_channels, config.dims, norm=False)
+    frontend = create_frontend(
+        config.frontend, config.bins, **{"min_frames": backbone.min_frames, **config.frontend_options}
+    )
+    return SpeakerEncoder(frontend, backbone, pooling, head, name=name, config=dataclasses.asdict(config))
+
+
+_SETTINGS = {"feat_dim": "bins", "hid_dim": "channels", "stats_dim": "out_channels", "pooling_func": "pooling"}
+
+_RENAMES = [
+    (r"^frame_(\d)\.conv_1d\.", r"backbone.layers.\1.conv."),
+    (r"^frame_(\d)\.bn\.", r"backbone.layers.\1.norm."),
+    (r"^seg_1\.", "pooling.segment.conv."),
+    (r"^seg_bn_1\.", "pooling.segment.norm."),
+    (r"^seg_2\.", "head.linear."),
+]
+
+
+def from_official(config: Mapping[str, Any], state_dict: Mapping[str, Tensor], name: str = "xvector") -> SpeakerEncoder:
+    """Build the encoder that a checkpoint of wespeaker's `XVEC` holds, in eval mode; embedding "b", as used there.
+
+    Args:
+        config: `model_args`.
+        state_dict: its weights, without the class head.
+        name: what to call the encoder.
+
+    Raises:
+        ConfigError: for an argument that the class does not have.
+        CheckpointError: if keys are missing or unexpected, or shapes differ; it lists them.
+    """
+    settings: dict[str, Any] = {"bins": 40, "dims": [config.get("embed_dim", 512)]}  # 40: the class's own default
+    for key, value in config.items():
+        if key in _SETTINGS:
+            settings[_SETTINGS[key]] = value
+        elif key != "embed_dim":
+            raise ConfigError(key, repr(value), "one of embed_dim, " + ", ".join(_SETTINGS))
+    encoder = build(name, settings)
+    load_official(encoder, name, config, state_dict, _translate)
+    return encoder.eval()
+
+
+def _translate(key: str) -> str:
+    if key.startswith("pool."):
+        return rename(key).replace("pooling.", "pooling.statistics.")
+    for pattern, replacement in _RENAMES:
+        key = re.sub(pattern, replacement, key)
+    return re.sub(r"^(backbone\.layers\.)(\d)", lambda match: f"{match[1]}{int(match[2]) - 1}", key)

@@ -1,0 +1,177 @@
+"""ResNet and its relatives give what wespeaker gives, and behave as speaker encoders."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import golden_files
+from voxnest.errors import AudioError, CheckpointError, ConfigError
+from voxnest.models.blocks_2d import BasicBlock, ConvNorm, simam
+from voxnest.models.cards.resnet import CARDS
+from voxnest.models.counting import count_macs, count_parameters
+from voxnest.models.encoder import SpeakerEncoder
+from voxnest.models.pooling import POOLINGS
+from voxnest.models.resnet import SIZES, build, from_official
+
+
+def small(**settings: object) -> SpeakerEncoder:
+    return build("resnet34", {"bins": 24, "channels": 8, "blocks": (1, 1, 1, 1), "dims": (16,), **settings})
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet293"])
+def test_embedding_equals_that_of_wespeaker(golden: Path, name: str) -> None:
+    file = golden_files.read(golden / f"{name}.json.gz")
+    encoder = from_official(file["config"], golden_files.make_state_dict(file), name)
+    expected = golden_files.expected(file)
+    with torch.inference_mode():
+        embedding = encoder.embed_features(golden_files.make_input(file).transpose(1, 2))
+    assert (embedding - expected).abs().max() <= golden_files.bound(expected)
+    assert count_parameters(encoder) == file["parameters"]
+
+
+@pytest.mark.parametrize("name", ["resnet34", "resnet221", "simam-resnet34", "simam-resnet100", "res2net34"])
+def test_size_is_near_the_published_one(name: str) -> None:
+    card = CARDS[name]
+    assert card.published.parameters is not None
+    assert count_parameters(card.build(name, card.settings)) / 1e6 == pytest.approx(
+        card.published.parameters, rel=0.003
+    )
+
+
+def test_work_is_near_the_published_one() -> None:
+    for name in ("resnet34", "res2net34"):
+        published = CARDS[name].published.gmacs
+        assert count_macs(CARDS[name].build(name, CARDS[name].settings)) / 1e9 == pytest.approx(published, rel=0.04)
+
+
+def test_every_size_has_a_card() -> None:
+    assert list(CARDS) == list(SIZES)
+
+
+@pytest.mark.parametrize("block", ["basic", "bottleneck", "simam", "res2net"])
+@pytest.mark.parametrize("hidden_layer", [False, True])
+def test_every_parameter_learns(block: str, hidden_layer: bool) -> None:
+    encoder = small(block=block, hidden_layer=hidden_layer, pooling="ASP").train()
+    encoder(torch.randn(4, 4000)).square().sum().backward()
+    # The attention's last offset cancels in the softmax: its gradient is a zero, but there is one.
+    assert not [name for name, parameter in encoder.named_parameters() if parameter.grad is None]
+
+
+@pytest.mark.parametrize("pooling", [*POOLINGS, "ASP"])
+def test_every_pooling_gives_an_embedding(pooling: str) -> None:
+    assert small(pooling=pooling).eval()(torch.randn(2, 4000)).shape == (2, 16)
+
+
+def test_normalisation_is_the_same_within_the_convolution_and_after_it() -> None:
+    layer = ConvNorm(3, 8, stride=2)
+    for value in layer.norm.state_dict().values():
+        if value.is_floating_point():
+            value.uniform_(0.5, 1.5)
+    layer.eval()
+    x = torch.randn(2, 3, 9, 11)
+    torch.testing.assert_close(layer(x), layer.norm(layer.conv(x)), atol=1e-5, rtol=0)
+
+
+def test_simam_weighs_by_distance_from_the_mean_of_a_channel() -> None:
+    x = torch.tensor([[[[1.0, 1.0], [1.0, 5.0]]]])
+    distance = torch.tensor([[1.0, 1.0], [1.0, 9.0]])
+    expected = x * torch.sigmoid(distance / (4 * (12.0 / 3 + 1e-4)) + 0.5)
+    torch.testing.assert_close(simam(x), expected)
+
+
+def test_blocks_leave_their_input_as_it_was() -> None:
+    block, x = BasicBlock(4, 4).eval(), torch.randn(1, 4, 6, 6)
+    before = x.clone()
+    with torch.inference_mode():
+        block(x)
+    torch.testing.assert_close(x, before)
+
+
+@pytest.mark.parametrize("frames", [9, 10, 15, 17])
+def test_short_and_odd_lengths_give_an_embedding(frames: int) -> None:
+    encoder = small().eval()
+    assert encoder.embed_features(torch.randn(1, 24, frames)).isfinite().all()
+    assert encoder.backbone(torch.randn(1, 24, frames)).shape[1] == -(-frames // 8)
+
+
+def test_too_few_frames_are_an_audio_error() -> None:
+    encoder = small().eval()
+    with pytest.raises(AudioError, match=r"8 frames.*at least 9"):
+        encoder.embed_features(torch.randn(1, 24, 8))
+    assert encoder(torch.randn(1, encoder.min_samples)).isfinite().all()
+    with pytest.raises(AudioError, match="samples"):
+        encoder(torch.randn(1, encoder.min_samples - 1))
+
+
+def test_bins_need_not_be_a_multiple_of_eight() -> None:
+    assert small(bins=23).eval()(torch.randn(1, 4000)).shape == (1, 16)
+
+
+@pytest.mark.parametrize("hidden_layer", [False, True])
+def test_bfloat16_autocast_changes_scores_little(hidden_layer: bool) -> None:
+    encoder = small(hidden_layer=hidden_layer).eval()
+    features = torch.randn(1, 24, 60)
+    with torch.inference_mode():
+        exact = encoder.embed_features(features)
+        with torch.autocast("cpu", torch.bfloat16):
+            rounded = encoder.embed_features(features)
+    assert rounded.dtype == torch.float32
+    assert torch.cosine_similarity(exact, rounded).item() > 0.99
+
+
+def test_prefixes_are_embeddings_too() -> None:
+    encoder = small(dims=(8, 16), hidden_layer=True).eval()
+    prefixes = encoder(torch.randn(2, 4000), all_dims=True)
+    torch.testing.assert_close(prefixes[8], prefixes[16][:, :8])
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"block": "resnext"}, "bottleneck"),
+        ({"blocks": (1, 1, 1)}, "four"),
+        ({"blocks": (1, 0, 1, 1)}, "four positive"),
+        ({"bins": 0}, "bins"),
+        ({"channels": 0}, "channels"),
+        ({"block": "res2net", "channels": 7}, "even"),
+        ({"pooling": "max"}, "TSTP"),
+        ({"dims": ()}, "dims"),
+    ],
+)
+def test_wrong_settings_are_refused(settings: dict[str, object], named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        small(**settings)
+
+
+def test_an_argument_or_size_that_wespeaker_lacks_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"m_channels.*feat_dim"):
+        from_official({"m_channels": 3}, {}, "resnet18")
+    with pytest.raises(ConfigError, match=r"resnet19.*resnet34"):
+        from_official({}, {}, "resnet19")
+
+
+def test_weights_that_do_not_fit_are_refused_with_a_list(golden: Path) -> None:
+    file = golden_files.read(golden / "resnet18.json.gz")
+    weights = golden_files.make_state_dict(file)
+    del weights["layer2.0.bn1.weight"]
+    weights |= {"extra": torch.zeros(1), "seg_1.bias": torch.zeros(7)}
+    problems = r"unexpected keys 'extra'; wrong shapes 'seg_1\.bias' of shape \[7\] rather than \[256\]; missing keys "
+    with pytest.raises(CheckpointError, match=problems + r"backbone\.stages\.1\.0\.conv1\.norm\.weight"):
+        from_official(file["config"], weights, "resnet18")
+    with pytest.raises(CheckpointError, match=r"resnet34.*missing keys"):
+        from_official(file["config"], golden_files.make_state_dict(file), "resnet34")
+
+
+def test_weights_without_counters_are_read(golden: Path) -> None:
+    # As exports to safetensors are published.
+    file = golden_files.read(golden / "resnet18.json.gz")
+    weights = golden_files.make_state_dict(file)
+    kept = {key: value for key, value in weights.items() if not key.endswith("num_batches_tracked")}
+    assert len(kept) < len(weights)
+    features = torch.randn(1, 80, 20)
+    with torch.inference_mode():
+        torch.testing.assert_close(
+            from_official(file["config"], kept, "resnet18").embed_features(features),
+            from_official(file["config"], weights, "resnet18").embed_features(features),
+        )

@@ -1,0 +1,90 @@
+"""The x-vector network gives what wespeaker's gives."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+import golden_files
+from voxnest.errors import AudioError, CheckpointError, ConfigError
+from voxnest.models.cards.xvector import CARDS
+from voxnest.models.counting import count_macs, count_parameters
+from voxnest.models.xvector import CONTEXTS, build, from_official
+
+SMALL: dict[str, Any] = {"bins": 20, "channels": 16, "out_channels": 24, "dims": (12,)}
+ARGUMENTS = {"feat_dim": 20, "hid_dim": 16, "stats_dim": 24, "embed_dim": 12, "pooling_func": "TSTP"}
+
+
+def make_weights() -> dict[str, Tensor]:
+    """Weights with the names of wespeaker's `XVEC(**ARGUMENTS)`."""
+    shapes: dict[str, list[int]] = {"seg_1.weight": [12, 48], "seg_1.bias": [12]}
+    channels = [20, 16, 16, 16, 16, 24]
+    for index, (size, _) in enumerate(CONTEXTS):
+        shapes[f"frame_{index + 1}.conv_1d.weight"] = [channels[index + 1], channels[index], size]
+        shapes[f"frame_{index + 1}.conv_1d.bias"] = [channels[index + 1]]
+    shapes.update({"seg_2.weight": [12, 12], "seg_2.bias": [12]})
+    for key, width in [*((f"frame_{n + 1}.bn", channels[n + 1]) for n in range(5)), ("seg_bn_1", 12)]:
+        shapes.update({f"{key}.running_mean": [width], f"{key}.running_var": [width], f"{key}.num_batches_tracked": []})
+    filled = [key for key in shapes if not key.endswith("tracked")]
+    return golden_files.make_state_dict({"keys": [list(item) for item in shapes.items()], "filled": filled})
+
+
+def test_embedding_equals_that_of_wespeaker() -> None:
+    weights, features = make_weights(), torch.randn(2, 20, 33)
+    encoder = from_official(ARGUMENTS, weights)
+    x = features
+    for index, (_, dilation) in enumerate(CONTEXTS):
+        key = f"frame_{index + 1}"
+        x = F.conv1d(x, weights[f"{key}.conv_1d.weight"], weights[f"{key}.conv_1d.bias"], dilation=dilation).relu()
+        x = F.batch_norm(x, weights[f"{key}.bn.running_mean"], weights[f"{key}.bn.running_var"])
+    x = torch.cat([x.mean(dim=2), (x.var(dim=2) + 1e-7).sqrt()], dim=1)
+    x = F.linear(x, weights["seg_1.weight"], weights["seg_1.bias"]).relu()
+    x = F.batch_norm(x, weights["seg_bn_1.running_mean"], weights["seg_bn_1.running_var"])
+    expected = F.linear(x, weights["seg_2.weight"], weights["seg_2.bias"])
+    with torch.inference_mode():
+        torch.testing.assert_close(encoder.embed_features(features), expected, atol=1e-5, rtol=0)
+
+
+def test_wrong_weights_and_arguments_are_named() -> None:
+    weights = make_weights()
+    with pytest.raises(CheckpointError, match=r"head\.linear\.bias"):
+        from_official(ARGUMENTS, {key: value for key, value in weights.items() if key != "seg_2.bias"})
+    with pytest.raises(ConfigError, match="depth"):
+        from_official({**ARGUMENTS, "depth": 3}, weights)
+
+
+def test_size_is_the_published_one() -> None:
+    card = CARDS["xvector"]
+    encoder = card.build("xvector", card.settings)
+    assert count_parameters(encoder) / 1e6 == pytest.approx(card.published.parameters, rel=0.01)
+    assert count_macs(encoder) / 1e9 == pytest.approx(card.published.gmacs, rel=0.03)
+
+
+@pytest.mark.parametrize("embedding", ["a", "b"])
+def test_every_weight_learns(embedding: str) -> None:
+    encoder = build("small", {**SMALL, "embedding": embedding}).train()
+    result = encoder.embed_features(torch.randn(3, 20, 25))
+    assert isinstance(result, Tensor)
+    assert result.shape == (3, 12)
+    (result * torch.randn_like(result)).sum().backward()
+    untouched = [name for name, value in encoder.named_parameters() if value.grad is None or not value.grad.any()]
+    assert not untouched
+
+
+def test_sixteen_frames_are_enough_and_fewer_are_refused() -> None:
+    encoder = build("small", SMALL).eval()
+    embedding = encoder.embed_features(torch.randn(1, 20, 16))
+    assert isinstance(embedding, Tensor)
+    assert embedding.isfinite().all()
+    with pytest.raises(AudioError, match="at least 16"):
+        encoder.embed_features(torch.randn(1, 20, 15))
+    assert encoder(torch.randn(1, encoder.min_samples)).isfinite().all()
+    with pytest.raises(AudioError, match="samples"):
+        encoder(torch.randn(1, encoder.min_samples - 1))
+
+
+def test_unknown_embedding_is_refused() -> None:
+    with pytest.raises(ConfigError, match="'a' or 'b'"):
+        build("small", {**SMALL, "embedding": "c"})
