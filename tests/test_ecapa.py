@@ -169,6 +169,7 @@ def test_speechbrain_filter_bank_equals_a_plain_computation() -> None:
 
 @pytest.mark.parametrize("changes", [{}, {"padding": "reflect", "pooling": "CAS", "aggregation_norm": True}])
 def test_every_weight_learns(changes: dict[str, Any]) -> None:
+    torch.manual_seed(0)  # by chance, all units of a small hidden layer can be off
     encoder = build("small", {**SMALL, **changes}).train()
     embedding = encoder.embed_features(torch.randn(3, 20, 25))
     assert isinstance(embedding, Tensor)
