@@ -188,7 +188,7 @@ def test_a_cut_official_file_is_one_line(b0: Path, tmp_path: Path) -> None:
     ("contents", "says"),
     [
         ([1, 2], "holds a list"),
-        ({"weights": torch.zeros(2)}, "holds weights"),
+        ({"weights": torch.zeros(2)}, "weights of another model"),
         ({}, "holds nothing"),
         ({"model_state_dict": {"fc.weight": torch.zeros(2)}}, "no weight"),
         ({"model_config": {"no_such_option": 7}, "state_dict": {}}, "no_such_option"),

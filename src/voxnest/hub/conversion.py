@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from voxnest.errors import CheckpointError, ConfigError
-from voxnest.models import df_resnet, resnet
+from voxnest.models import df_resnet, eres2net, resnet
 from voxnest.models.encoder import SpeakerEncoder
 from voxnest.models.registry import CARDS
 
@@ -24,6 +24,8 @@ _ARCHITECTURES = {
     "next-tdnn": ("voxnest.models.next_tdnn", "next-tdnn-256-b3"),
     **{name: ("voxnest.models.ecapa_official", name) for name in ("ecapa-tdnn-512", "ecapa-tdnn-1024")},
     "xvector": ("voxnest.models.xvector", "xvector"),
+    "campplus": ("voxnest.models.campplus_official", "campplus"),
+    **{name: ("voxnest.models.eres2net_official", name) for name in eres2net.SIZES},
     **{name: ("voxnest.models.resnet", name) for name in resnet.SIZES},
     **{name: ("voxnest.models.df_resnet", name) for name in df_resnet.SIZES if name.startswith("gemini")},
 }

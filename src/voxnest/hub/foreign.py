@@ -1,15 +1,18 @@
-"""Read PyTorch files of others: official ReDimNet and ReDimNet2 checkpoints, and those of redimnet-mrl."""
+"""Read PyTorch files of others: official ReDimNet and ReDimNet2, redimnet-mrl, 3D-Speaker's bare weights."""
 
 import re
 from pathlib import Path
 
+from torch import Tensor
+
 from voxnest.errors import CheckpointError, VoxnestError
 from voxnest.hub.conversion import convert, convert_mrl, recognise, registry_name
 from voxnest.hub.pickles import read_pickle
+from voxnest.hub.threedspeaker import describe
 from voxnest.models.encoder import SpeakerEncoder
 
 SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
-_EXPECTED = "an official ReDimNet or ReDimNet2 checkpoint, one of redimnet-mrl, or one of voxnest"
+_EXPECTED = "an official ReDimNet or ReDimNet2 checkpoint, one of redimnet-mrl or 3D-Speaker, or one of voxnest"
 
 
 def is_pytorch_file(path: Path) -> bool:
@@ -38,6 +41,9 @@ def read_foreign(path: Path, name: str | None = None) -> SpeakerEncoder:
             return convert(architecture, contents["model_config"], contents["state_dict"], name=name)
         if isinstance(contents.get("model_state_dict"), dict):
             return convert_mrl(contents, path)
+        if contents and all(isinstance(value, Tensor) for value in contents.values()):
+            architecture, config, weights = describe(contents, path)
+            return convert(architecture, config, weights, name=name)
     except VoxnestError as error:
         if error.subject == str(path):
             raise

@@ -25,7 +25,7 @@ CLASSES: dict[str, str] = {
     "Res2Net34_Base": "res2net34",
     "Res2Net34_Large": "res2net34-large",
     **{f"Gemini_DF_ResNet{depth}": f"gemini-dfresnet{depth}" for depth in (60, 114, 183, 237)},
-    **{f"ERes2Net34_{size}": f"eres2net34-{size.lower()}" for size in ("Base", "Large", "aug")},
+    **{f"ERes2Net34_{size}": f"eres2net-{size.lower()}" for size in ("Base", "Large", "aug")},
     **{f"ReDimNetB{size}": "redimnet" for size in range(7)},
     **{f"ReDimNet2B{size}": "redimnet2" for size in range(7)},
     "XVEC": "xvector",
