@@ -14,7 +14,6 @@ from voxnest.models.campplus import (
     CAMPPlusConfig,
     ContextMask,
     DilatedConv,
-    FlooredStatisticsPooling,
     NormReLU,
     build,
 )
@@ -22,6 +21,7 @@ from voxnest.models.campplus_official import from_3dspeaker, from_official, tran
 from voxnest.models.cards.campplus import CARDS
 from voxnest.models.counting import count_macs, count_parameters
 from voxnest.models.encoder import SpeakerEncoder
+from voxnest.models.pooling import TemporalStatisticsPooling
 
 SMALL: dict[str, Any] = {"bins": 24, "channels": 16, "growth": 8, "bottleneck": 2, "layers": (2, 3, 2), "dims": (16,)}
 
@@ -166,7 +166,7 @@ def test_normalisation_is_the_same_in_evaluation_as_that_of_torch() -> None:
 def test_silent_channel_has_the_deviation_of_the_floor_and_a_finite_gradient() -> None:
     for floor, expected in ((0.0, 0.0), (1e-8, 1e-4)):
         x = torch.zeros(1, 5, 2, requires_grad=True)
-        pooled = FlooredStatisticsPooling(2, floor)(x)
+        pooled = TemporalStatisticsPooling(2, floor)(x)
         torch.testing.assert_close(pooled, torch.tensor([[0.0, 0.0, expected, expected]]))
         pooled.sum().backward()
         assert x.grad is not None

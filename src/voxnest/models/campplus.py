@@ -20,7 +20,7 @@ from voxnest.models.blocks_2d import BasicBlock, ConvNorm, to_frames
 from voxnest.models.encoder import SpeakerEncoder
 from voxnest.models.head import MatryoshkaProjection
 from voxnest.models.layers import BatchNorm
-from voxnest.models.pooling import TemporalStatisticsPooling, create_pooling
+from voxnest.models.pooling import create_pooling
 from voxnest.models.tdnn import check_frames
 
 FRONTEND_3DSPEAKER = {"window": "povey", "scale": 1.0}
@@ -229,31 +229,6 @@ class CAMPPlus(nn.Module):
         return result
 
 
-class FlooredStatisticsPooling(TemporalStatisticsPooling):
-    """TSTP with another floor of the variances than 1e-7: channels that are silent throughout show it."""
-
-    def __init__(self, channels: int, floor: float) -> None:
-        super().__init__(channels)
-        self.floor = floor
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`[batch, frames, channels]` to `[batch, 2 * channels]`."""
-        if not self.floor:
-            # Not the root of the variance, whose gradient is not a number where that is zero.
-            return torch.cat(torch.std_mean(x.float(), dim=1)[::-1], dim=1)
-        variance, mean = torch.var_mean(x.float(), dim=1)
-        return torch.cat([mean, torch.sqrt(variance + self.floor)], dim=1)
-
-
-def create_floored_pooling(name: str, channels: int, floor: float) -> Any:
-    """As `create_pooling`; the variances of "TSTP" have this floor.
-
-    Raises:
-        ConfigError: for an unknown name.
-    """
-    return FlooredStatisticsPooling(channels, floor) if name == "TSTP" else create_pooling(name, channels)
-
-
 def build(name: str, settings: dict[str, Any]) -> SpeakerEncoder:
     """A `SpeakerEncoder` with a CAM++ backbone; `settings` are fields of `CAMPPlusConfig`.
 
@@ -262,7 +237,7 @@ def build(name: str, settings: dict[str, Any]) -> SpeakerEncoder:
     """
     config = CAMPPlusConfig(**settings)
     backbone = CAMPPlus(config)
-    pooling = create_floored_pooling(config.pooling, backbone.out_channels, config.variance_floor)
+    pooling: Any = create_pooling(config.pooling, backbone.out_channels, floor=config.variance_floor)
     head = MatryoshkaProjection(
         pooling.out_channels, config.dims, norm=False, bias=False, out_norm=True, out_affine=False
     )

@@ -19,9 +19,9 @@ from torch.nn import functional as F
 from voxnest.errors import ConfigError
 from voxnest.frontends import create_frontend
 from voxnest.models.blocks_2d import ConvNorm, Residual, to_frames
-from voxnest.models.campplus import create_floored_pooling
 from voxnest.models.encoder import SpeakerEncoder
 from voxnest.models.head import MatryoshkaProjection
+from voxnest.models.pooling import create_pooling
 from voxnest.models.resnet import HiddenLayer
 from voxnest.models.tdnn import check_frames
 
@@ -216,7 +216,7 @@ def build(name: str, settings: dict[str, Any]) -> SpeakerEncoder:
     """
     config = ERes2NetConfig(**settings)
     backbone = ERes2Net(config)
-    pooling = create_floored_pooling(config.pooling, backbone.out_channels, config.variance_floor)
+    pooling: Any = create_pooling(config.pooling, backbone.out_channels, floor=config.variance_floor)
     if config.hidden_layer:
         pooling = HiddenLayer(pooling, max(config.dims))
     head = MatryoshkaProjection(pooling.out_channels, config.dims, norm=False)

@@ -6,8 +6,10 @@ Source of the names and formulas: wespeaker's pooling layers, which the official
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from voxnest.errors import ConfigError
+from voxnest.models.layers import BatchNorm
 
 
 class TemporalAveragePooling(nn.Module):
@@ -23,16 +25,24 @@ class TemporalAveragePooling(nn.Module):
 
 
 class TemporalStatisticsPooling(nn.Module):
-    """TSTP: mean and (unbiased) standard deviation over time, side by side."""
+    """TSTP: mean and (unbiased) standard deviation over time, side by side.
 
-    def __init__(self, channels: int) -> None:
+    Args:
+        channels: of the input.
+        floor: added to the variances; wespeaker's by default. Channels that are silent throughout show it.
+    """
+
+    def __init__(self, channels: int, floor: float = 1e-7) -> None:
         super().__init__()
-        self.out_channels = 2 * channels
+        self.out_channels, self.floor = 2 * channels, floor
 
     def forward(self, x: Tensor) -> Tensor:
         """`[batch, frames, channels]` to `[batch, 2 * channels]`."""
+        if not self.floor:
+            # Not the root of the variance, whose gradient is not a number where that is zero.
+            return torch.cat(torch.std_mean(x.float(), dim=1)[::-1], dim=1)
         variance, mean = torch.var_mean(x.float(), dim=1)
-        return torch.cat([mean, torch.sqrt(variance + 1e-7)], dim=1)
+        return torch.cat([mean, torch.sqrt(variance + self.floor)], dim=1)
 
 
 class TemporalDeviationPooling(nn.Module):
@@ -80,6 +90,32 @@ class AttentiveStatisticsPooling(nn.Module):
         mean = (attention * wide).sum(dim=1)
         variance = (attention * wide.square()).sum(dim=1) - mean.square()
         return torch.cat([mean, torch.sqrt(variance.clamp(min=1e-7))], dim=1)
+
+
+class RectifiedAttentivePooling(nn.Module):
+    """ASP: mean and standard deviation over time, weighted by an attention with ReLU and batch normalisation.
+
+    Args:
+        channels: of the input.
+        bottleneck: hidden size of the attention.
+
+    Source: `ASP` of wespeaker.
+    """
+
+    def __init__(self, channels: int, bottleneck: int = 128) -> None:
+        super().__init__()
+        self.out_channels = 2 * channels
+        self.attend = nn.Linear(channels, bottleneck)
+        self.norm = BatchNorm(bottleneck)
+        self.score = nn.Linear(bottleneck, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[batch, frames, channels]` to `[batch, 2 * channels]`."""
+        attention = torch.softmax(self.score(self.norm(F.relu_(self.attend(x)))).float(), dim=1)
+        wide = x.float()  # variances cancel badly in half precision
+        mean = (attention * wide).sum(dim=1)
+        variance = (attention * wide.square()).sum(dim=1) - mean.square()
+        return torch.cat([mean, torch.sqrt(variance.clamp(min=1e-5))], dim=1)
 
 
 class TemporalMaxAveragePooling(nn.Module):
@@ -158,13 +194,20 @@ POOLINGS = {
     "TSDP": TemporalDeviationPooling,
     "TSTP": TemporalStatisticsPooling,
     "ASTP": AttentiveStatisticsPooling,
+    "ASP": RectifiedAttentivePooling,
     "MHASTP": MultiHeadAttentivePooling,
     "MQMHASTP": MultiQueryAttentivePooling,
 }
 
 
-def create_pooling(name: str, channels: int, *, global_context: bool = False) -> nn.Module:
-    """The pooling that the field calls `name`; one of `POOLINGS`. `global_context` matters to ASTP alone.
+def create_pooling(name: str, channels: int, *, global_context: bool = False, floor: float | None = None) -> nn.Module:
+    """The pooling that the field calls `name`; one of `POOLINGS`.
+
+    Args:
+        name: one of `POOLINGS`.
+        channels: of the input.
+        global_context: matters to ASTP alone, see `AttentiveStatisticsPooling`.
+        floor: of the variances of TSTP, if it is not the usual one.
 
     Raises:
         ConfigError: for an unknown name.
@@ -173,4 +216,6 @@ def create_pooling(name: str, channels: int, *, global_context: bool = False) ->
         raise ConfigError("pooling", repr(name), "one of " + ", ".join(POOLINGS))
     if name == "ASTP":
         return AttentiveStatisticsPooling(channels, global_context=global_context)
+    if name == "TSTP" and floor is not None:
+        return TemporalStatisticsPooling(channels, floor)
     return POOLINGS[name](channels)

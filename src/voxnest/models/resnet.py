@@ -27,7 +27,6 @@ from voxnest.models.blocks_2d import (
 )
 from voxnest.models.encoder import SpeakerEncoder
 from voxnest.models.head import MatryoshkaProjection
-from voxnest.models.layers import BatchNorm
 from voxnest.models.pooling import create_pooling
 from voxnest.models.redimnet_official import rename
 from voxnest.models.tdnn import check_frames
@@ -54,7 +53,7 @@ class ResNetConfig:
         channels: of the first stage; every further one has twice as many.
         blocks: how many each of the four stages has.
         block: one of `BLOCKS`.
-        pooling: see `voxnest.models.pooling`; or "ASP", see `RectifiedAttentivePooling`.
+        pooling: see `voxnest.models.pooling`.
         hidden_layer: with a further linear layer between pooling and embedding; see `HiddenLayer`.
         dims: sizes of the embedding; see `MatryoshkaProjection`.
     """
@@ -150,32 +149,6 @@ class HiddenLayer(nn.Module):
         return result
 
 
-class RectifiedAttentivePooling(nn.Module):
-    """ASP: mean and standard deviation over time, weighted by an attention with ReLU and batch normalisation.
-
-    Args:
-        channels: of the input.
-        bottleneck: hidden size of the attention.
-
-    Source: `ASP` of wespeaker.
-    """
-
-    def __init__(self, channels: int, bottleneck: int = 128) -> None:
-        super().__init__()
-        self.out_channels = 2 * channels
-        self.attend = nn.Linear(channels, bottleneck)
-        self.norm = BatchNorm(bottleneck)
-        self.score = nn.Linear(bottleneck, channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`[batch, frames, channels]` to `[batch, 2 * channels]`."""
-        attention = torch.softmax(self.score(self.norm(F.relu_(self.attend(x)))).float(), dim=1)
-        wide = x.float()  # variances cancel badly in half precision
-        mean = (attention * wide).sum(dim=1)
-        variance = (attention * wide.square()).sum(dim=1) - mean.square()
-        return torch.cat([mean, torch.sqrt(variance.clamp(min=1e-5))], dim=1)
-
-
 def build(name: str, settings: dict[str, Any]) -> SpeakerEncoder:
     """A `SpeakerEncoder` with a ResNet backbone; `settings` are fields of `ResNetConfig`.
 
@@ -188,11 +161,7 @@ def build(name: str, settings: dict[str, Any]) -> SpeakerEncoder:
 
 def assemble(name: str, config: Any, backbone: Any) -> SpeakerEncoder:
     """Put front end, pooling and head around a 2-D backbone; `config` has bins, pooling, hidden_layer and dims."""
-    pooling: Any
-    if config.pooling == "ASP":
-        pooling = RectifiedAttentivePooling(backbone.out_channels)
-    else:
-        pooling = create_pooling(config.pooling, backbone.out_channels)
+    pooling: Any = create_pooling(config.pooling, backbone.out_channels)
     if config.hidden_layer:
         pooling = HiddenLayer(pooling, max(config.dims))
     head = MatryoshkaProjection(pooling.out_channels, config.dims, norm=False)
