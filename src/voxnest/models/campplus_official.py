@@ -14,7 +14,7 @@ from voxnest.errors import ConfigError
 from voxnest.models.campplus import FRONTEND_3DSPEAKER, build
 from voxnest.models.encoder import SpeakerEncoder
 from voxnest.models.redimnet_official import rename
-from voxnest.models.resnet import load_weights
+from voxnest.models.translation import apply_renames, load_weights
 
 _SETTINGS = {
     "feat_dim": "bins",
@@ -110,6 +110,4 @@ def translate_key(key: str) -> str:
     """Our name of a key of the reference."""
     if key.startswith(("pool.", "xvector.stats.")):  # wespeaker's class holds its pooling twice
         return rename(key.replace("xvector.stats.", "pool."))
-    for pattern, replacement in _RENAMES:
-        key = re.sub(pattern, replacement, key)
-    return key
+    return apply_renames(key, _RENAMES)

@@ -14,7 +14,8 @@ from torch import Tensor
 from voxnest.errors import CheckpointError, ConfigError
 from voxnest.models.ecapa import build
 from voxnest.models.encoder import SpeakerEncoder
-from voxnest.models.redimnet_official import load_official, rename
+from voxnest.models.redimnet_official import rename
+from voxnest.models.translation import apply_renames, load_official
 
 _WESPEAKER = {
     "channels": "channels",
@@ -225,8 +226,7 @@ def _translate_speechbrain(key: str) -> str:
 
 
 def _translate(key: str, rules: Sequence[tuple[str, str]], first_block: int) -> str:
-    for pattern, replacement in rules:
-        key = re.sub(pattern, replacement, key)
+    key = apply_renames(key, rules)
     return re.sub(r"^(backbone\.blocks\.)(\d+)", lambda match: f"{match[1]}{int(match[2]) - first_block}", key)
 
 

@@ -15,7 +15,7 @@ from voxnest.models.campplus import FRONTEND_3DSPEAKER
 from voxnest.models.encoder import SpeakerEncoder
 from voxnest.models.eres2net import SIZES, build
 from voxnest.models.redimnet_official import rename
-from voxnest.models.resnet import load_weights
+from voxnest.models.translation import apply_renames, load_weights
 
 _SETTINGS = {
     "feat_dim": "bins",
@@ -147,6 +147,4 @@ def translate_key(key: str, hidden: bool) -> str:
     key = re.sub(r"^seg_1\.", "pooling.linear." if hidden else "head.linear.", key)
     key = re.sub(r"^seg_bn_1\.", "pooling.norm.", key)
     key = re.sub(r"^seg_2\.", "head.linear.", key)
-    for pattern, replacement in _RENAMES:
-        key = re.sub(pattern, replacement, key)
-    return key
+    return apply_renames(key, _RENAMES)

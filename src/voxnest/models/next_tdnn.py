@@ -5,7 +5,6 @@ checkpoints `from_official` translates.
 """
 
 import dataclasses
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +19,7 @@ from voxnest.models.encoder import SpeakerEncoder
 from voxnest.models.head import MatryoshkaProjection
 from voxnest.models.layers import BatchNorm, TimeConv
 from voxnest.models.pooling import AttentiveStatisticsPooling
-from voxnest.models.redimnet_official import load_official
+from voxnest.models.translation import apply_renames, load_official
 
 STEM_KERNEL = 4
 """In frames; the stem has no padding, so that this is also the shortest input."""
@@ -284,6 +283,4 @@ def translate_settings(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _translate_key(key: str) -> str:
-    for pattern, replacement in _RENAMES:
-        key = re.sub(pattern, replacement, key)
-    return key
+    return apply_renames(key, _RENAMES)

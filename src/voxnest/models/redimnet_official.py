@@ -6,14 +6,15 @@ second generation, in `redimnet2_official`. It keeps 2-D maps as `[batch, channe
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from voxnest.errors import CheckpointError, ConfigError
+from voxnest.errors import ConfigError
 from voxnest.models.encoder import SpeakerEncoder
 from voxnest.models.redimnet import ReDimNet, ReDimNetConfig, build
+from voxnest.models.translation import apply_renames, load_official
 
 FRONTENDS = {
     "pt": "mel",
@@ -168,52 +169,6 @@ def backbone_from_official(config: Mapping[str, Any], state_dict: Mapping[str, T
     return backbone.eval()
 
 
-def load_official(
-    module: nn.Module,
-    name: str,
-    config: Mapping[str, Any],
-    state_dict: Mapping[str, Tensor],
-    translate: Callable[[str], str],
-    *,
-    head: int | None = None,
-) -> None:
-    """Put foreign weights into `module`, their keys made ours by `translate`.
-
-    Constant buffers of the front end are left out, and the class head if there is one (`head` is its size). Kernels of
-    the layout for TensorFlow (`tf_optimized_arch`) are read as (frames, bins): no class for it was published.
-
-    Raises:
-        CheckpointError: if keys are missing or unexpected, or shapes differ; it lists them.
-    """
-    ours = module.state_dict()
-    time_first = bool(config.get("tf_optimized_arch"))
-    translated: dict[str, Tensor] = {}
-    unexpected = []
-    for key, value in state_dict.items():
-        if key.startswith(("spec.torchfbank.", "spec.spectrogram.")) or (head and key.startswith("cls_head.")):
-            continue
-        new = translate(key)
-        if new not in ours:
-            unexpected.append(key)
-            continue
-        if time_first and value.ndim == 4 and not new.endswith("weigh.weight"):
-            value = value.swapdims(2, 3)
-        translated[new] = _reshape(value, ours[new], new)
-        if translated[new].shape != ours[new].shape:
-            raise CheckpointError(
-                name, f"{key!r} of shape {list(value.shape)}", f"one that fits {list(ours[new].shape)}"
-            )
-    missing = sorted(set(ours) - set(translated))
-    problems = []
-    if unexpected:
-        problems.append(f"unexpected key{'s' * (len(unexpected) > 1)} {', '.join(map(repr, unexpected))}")
-    if missing:
-        problems.append(f"{len(missing)} missing keys: {', '.join(missing)}")
-    if problems:
-        raise CheckpointError(name, "; ".join(problems), "the keys of the official model of this configuration")
-    module.load_state_dict(translated)
-
-
 def translate_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """Constructor arguments of the official class as fields of `ReDimNetConfig`.
 
@@ -298,22 +253,4 @@ def translate_key(key: str, blocks: list[int]) -> str:
 
 def rename(key: str) -> str:
     """Our names of the modules that both generations share, in a key whose stage is ours already."""
-    for pattern, replacement in _RENAMES:
-        key = re.sub(pattern, replacement, key)
-    return key
-
-
-def _reshape(value: Tensor, target: Tensor, key: str) -> Tensor:
-    """Bring a foreign weight into our axes; what cannot fit is left for the caller to report."""
-    shape = target.shape
-    if key.endswith("weigh.weight") and value.ndim == 4:
-        return value.reshape(value.shape[1], value.shape[2])
-    if key.endswith("patch.linear.weight") and value.ndim == 4:
-        return value[..., 0].transpose(1, 2).flatten(1)
-    if len(shape) == 4 and value.ndim == 4:
-        return value.transpose(2, 3)
-    if len(shape) == 4 and value.ndim == 3:
-        return value.unsqueeze(-1)
-    if len(shape) < value.ndim and value.numel() == target.numel():
-        return value.reshape(shape)
-    return value
+    return apply_renames(key, _RENAMES)

@@ -6,7 +6,7 @@ Source: Zeinali et al., BUT System Description to VoxSRC 2019 (arXiv 1910.12592)
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from voxnest.errors import CheckpointError, ConfigError
+from voxnest.errors import ConfigError
 from voxnest.frontends import create_frontend
 from voxnest.models.blocks_2d import (
     BasicBlock,
@@ -30,6 +30,7 @@ from voxnest.models.head import MatryoshkaProjection
 from voxnest.models.pooling import create_pooling
 from voxnest.models.redimnet_official import rename
 from voxnest.models.tdnn import check_frames
+from voxnest.models.translation import Renames, apply_renames, load_weights
 
 BLOCKS: dict[str, type[Residual]] = {
     "basic": BasicBlock,
@@ -169,9 +170,6 @@ def assemble(name: str, config: Any, backbone: Any) -> SpeakerEncoder:
     return SpeakerEncoder(frontend, backbone, pooling, head, name=name, config=dataclasses.asdict(config))
 
 
-Renames = Sequence[tuple[str, str | Callable[[re.Match[str]], str]]]
-"""Patterns of keys, and what takes their place."""
-
 _SETTINGS = {
     "feat_dim": "bins",
     "acoustic_dim": "bins",
@@ -247,37 +245,4 @@ def translate_key(key: str, renames: Renames, encoder: SpeakerEncoder) -> str:
     key = re.sub(r"^seg_1\.", "pooling.linear." if hidden else "head.linear.", key)
     key = re.sub(r"^seg_bn_1\.", "pooling.norm.", key)
     key = re.sub(r"^seg_2\.", "head.linear.", key)
-    for pattern, replacement in renames:
-        key = re.sub(pattern, replacement, key)
-    return key
-
-
-def load_weights(
-    module: nn.Module, name: str, state_dict: Mapping[str, Tensor], translate: Callable[[str], str]
-) -> None:
-    """Put foreign weights into `module`, their keys made ours by `translate`; 1x1 convolutions may become linear.
-
-    Raises:
-        CheckpointError: if keys are missing or unexpected, or shapes differ; it lists them.
-    """
-    ours = module.state_dict()
-    translated, unexpected, misfits = {}, [], []
-    for key, value in state_dict.items():
-        new = translate(key)
-        if new not in ours:
-            unexpected.append(repr(key))
-            continue
-        shape = ours[new].shape
-        translated[new] = value.flatten(1) if len(shape) == 2 and value.shape[2:].numel() == 1 else value
-        if translated[new].shape != shape:
-            misfits.append(f"{key!r} of shape {list(value.shape)} rather than {list(shape)}")
-    # Counters of batches are not in every file; only training reads them.
-    missing = sorted(key for key in set(ours) - set(translated) if not key.endswith("num_batches_tracked"))
-    problems = [
-        f"{text} {', '.join(items)}"
-        for text, items in (("unexpected keys", unexpected), ("wrong shapes", misfits), ("missing keys", missing))
-        if items
-    ]
-    if problems:
-        raise CheckpointError(name, "; ".join(problems), "the weights of wespeaker's model of this configuration")
-    module.load_state_dict(translated, strict=False)
+    return apply_renames(key, renames)

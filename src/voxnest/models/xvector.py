@@ -17,8 +17,9 @@ from voxnest.frontends import create_frontend
 from voxnest.models.encoder import SpeakerEncoder
 from voxnest.models.head import MatryoshkaProjection
 from voxnest.models.pooling import create_pooling
-from voxnest.models.redimnet_official import load_official, rename
+from voxnest.models.redimnet_official import rename
 from voxnest.models.tdnn import TDNNBlock, check_frames
+from voxnest.models.translation import apply_renames, load_official
 
 CONTEXTS = ((5, 1), (3, 2), (3, 3), (1, 1), (1, 1))
 """Kernel size and dilation of the layers that see frames."""
@@ -149,6 +150,5 @@ def from_official(config: Mapping[str, Any], state_dict: Mapping[str, Tensor], n
 def _translate(key: str) -> str:
     if key.startswith("pool."):
         return rename(key).replace("pooling.", "pooling.statistics.")
-    for pattern, replacement in _RENAMES:
-        key = re.sub(pattern, replacement, key)
+    key = apply_renames(key, _RENAMES)
     return re.sub(r"^(backbone\.layers\.)(\d)", lambda match: f"{match[1]}{int(match[2]) - 1}", key)
