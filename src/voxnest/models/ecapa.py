@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from voxnest.errors import ConfigError
 from voxnest.frontends import create_frontend
+from voxnest.models.attentive_pooling import ChannelAttentivePooling
 from voxnest.models.encoder import SpeakerEncoder
 from voxnest.models.head import MatryoshkaProjection
 from voxnest.models.pooling import POOLINGS, create_pooling
-from voxnest.models.tdnn import ChannelAttentivePooling, SERes2NetBlock, TDNNBlock, check_frames
+from voxnest.models.tdnn import SERes2NetBlock, TDNNBlock, check_frames
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,11 @@ from torch.nn import functional as F
 
 from voxnest.errors import ConfigError
 from voxnest.frontends import create_frontend
+from voxnest.models.attentive_pooling import ChannelAttentivePooling
 from voxnest.models.encoder import SpeakerEncoder
 from voxnest.models.head import MatryoshkaProjection
 from voxnest.models.layers import BatchNorm, FrequencySqueezeExcitation
-from voxnest.models.tdnn import ChannelAttentivePooling, SERes2NetBlock, TDNNBlock, check_frames
+from voxnest.models.tdnn import SERes2NetBlock, TDNNBlock, check_frames
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,16 @@ def standardized(weight: Tensor) -> Tensor:
     return ((wide - mean) / (deviation + 1e-5)).view_as(weight).to(weight.dtype)
 
 
+def mean_and_variance(x: Tensor, correction: int = 1) -> tuple[Tensor, Tensor]:
+    """Mean and variance over time of `[batch, frames, channels]`, each `[batch, channels]`.
+
+    In two passes: over any but the last axis, torch's `var_mean` takes more than ten times as long on a CPU.
+    """
+    mean = x.mean(dim=1, keepdim=True)
+    variance = (x - mean).square().sum(dim=1) / (x.shape[1] - correction)
+    return mean.squeeze(1), variance
+
+
 class TimeFrequencyConv(nn.Conv2d):
     """A 2-D convolution of `[batch, frames, bins, in_channels]` that keeps frames and bins ("same" padding).
 
@@ -164,8 +174,9 @@ class GroupNorm(nn.GroupNorm):
     def forward(self, x: Tensor) -> Tensor:
         """The same shape as given."""
         grouped = x.float().unflatten(-1, (self.num_groups, -1))
-        variance, mean = torch.var_mean(grouped, dim=(1, 3), keepdim=True, correction=0)
-        normal = ((grouped - mean) * torch.rsqrt(variance + self.eps)).flatten(2)
+        centred = grouped - grouped.mean(dim=(1, 3), keepdim=True)  # two passes: see `mean_and_variance`
+        variance = centred.square().mean(dim=(1, 3), keepdim=True)
+        normal = (centred * torch.rsqrt(variance + self.eps)).flatten(2)
         return torch.addcmul(self.bias, normal, self.weight).to(x.dtype)
 
 

@@ -15,10 +15,10 @@ from torch.nn import functional as F
 
 from voxnest.errors import AudioError, CheckpointError, ConfigError
 from voxnest.frontends import create_frontend
+from voxnest.models.attentive_pooling import NormalizedAttentivePooling
 from voxnest.models.encoder import SpeakerEncoder
 from voxnest.models.head import MatryoshkaProjection
-from voxnest.models.layers import BatchNorm, TimeConv
-from voxnest.models.pooling import AttentiveStatisticsPooling
+from voxnest.models.layers import TimeConv
 from voxnest.models.translation import apply_renames, load_official
 
 STEM_KERNEL = 4
@@ -156,22 +156,6 @@ class NeXtTDNN(nn.Module):
             x = stage(x)
             maps.append(x)
         return self.norm(self.mix(torch.cat(maps, dim=-1)))
-
-
-class NormalizedAttentivePooling(AttentiveStatisticsPooling):
-    """Attentive statistics pooling with a batch normalisation inside the attention (VAP-BN in the implementation)."""
-
-    def __init__(self, channels: int, bottleneck: int) -> None:
-        super().__init__(channels, bottleneck)
-        self.norm = BatchNorm(bottleneck)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`[batch, frames, channels]` to `[batch, 2 * channels]`."""
-        hidden = torch.tanh(self.norm(self.attend(x)))
-        attention, wide = torch.softmax(self.score(hidden).float(), dim=1), x.float()
-        mean = (attention * wide).sum(dim=1)
-        variance = (attention * wide.square()).sum(dim=1) - mean.square()
-        return torch.cat([mean, torch.sqrt(variance.clamp(min=1e-5))], dim=1)
 
 
 def build(name: str, settings: dict[str, Any]) -> SpeakerEncoder:
