@@ -1,5 +1,6 @@
 """`voxnest models`: what can be built by name, and which weights are published."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
 def models(
     weights: Annotated[bool, typer.Option("--weights", help="List the published weights instead.")] = False,
     check: Annotated[bool, typer.Option("--check", help="Compare sizes and costs with the published ones.")] = False,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", metavar="PNG", help="Draw error rates against costs instead.")
+    ] = None,
 ) -> None:
     """List the models: size and cost as built here (for 2 s of speech), error rates as published.
 
@@ -21,17 +25,18 @@ def models(
         _list_weights()
     elif check:
         _check()
+    elif plot is not None:
+        _plot(plot)
     else:
         _list_models()
 
 
 def _list_models() -> None:
-    import torch
     from rich.console import Console
     from rich.table import Table
 
-    from voxnest.models.counting import count_macs, count_parameters
-    from voxnest.models.registry import CARDS, create_encoder
+    from voxnest.models.counting import count_model
+    from voxnest.models.registry import CARDS
 
     table = Table(
         caption="Counts are of the built model, GMACs for 2 s. EERs (%) on VoxCeleb1-O, E and H are as published, with "
@@ -44,10 +49,8 @@ def _list_models() -> None:
         table.add_column(column, justify="right")
     table.add_column("what it is")
     for name, card in CARDS.items():
-        with torch.device("meta"):  # to be counted, not run
-            encoder = create_encoder(name)
         eers = (_rates(card.published, f"Vox1-{item}") for item in "OEH")
-        counts = f"{count_parameters(encoder) / 1e6:.2f}", f"{count_macs(encoder) / 1e9:.2f}"
+        counts = (f"{count:.2f}" for count in count_model(name))
         table.add_row(name, *counts, *eers, card.summary)
     Console().print(table)
 
@@ -83,6 +86,15 @@ def _check() -> None:
             console.print(f"  {found.name}: {found.note or 'not explained'}")
     if not all(found.explained for found in comparisons):
         raise typer.Exit(1)
+
+
+def _plot(path: Path) -> None:
+    from rich.console import Console
+
+    from voxnest.models.plots import plot_models
+
+    drawn = plot_models(path)
+    Console().print(f"{len(drawn)} models in {path}", highlight=False, soft_wrap=True)
 
 
 def _list_weights() -> None:

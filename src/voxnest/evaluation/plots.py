@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from voxnest.drawing import INK, MUTED, new_axes, save_png, style_axes
 from voxnest.evaluation.metrics import error_rates
-from voxnest.files import atomic_write
 
 if TYPE_CHECKING:
     from voxnest.evaluation.report import EvaluationReport
@@ -35,7 +35,6 @@ TICKS = (
     0.8,
     0.9,
 )
-INK, MUTED, GRID = "#1f2430", "#6b7280", "#e5e7eb"
 FIGURE_SPACE = "\u2007"  # as wide as a digit
 
 
@@ -49,11 +48,8 @@ def plot_det(report: EvaluationReport, path: str | Path) -> None:
         path: of the picture; the folder is made if need be.
     """
     from matplotlib import colormaps
-    from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.4, 6.6), dpi=160, layout="constrained", facecolor="white")
-    figure.get_layout_engine().set(w_pad=0.15, h_pad=0.15)  # type: ignore[union-attr, call-arg]
-    axes = figure.add_subplot()
+    figure, axes = new_axes(6.4, 6.6)
     low, high = _limits(report)
     axes.plot([low, high], [low, high], color=MUTED, linewidth=0.8, linestyle=(0, (4, 4)), zorder=1)
     width = len(str(max(report.dims)))
@@ -73,22 +69,13 @@ def plot_det(report: EvaluationReport, path: str | Path) -> None:
     axes.set_xticks(places, names)
     axes.set_yticks(places, names)
     axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
-    axes.set_xlabel("False acceptance rate (%)", color=INK, fontsize=11, labelpad=8)
-    axes.set_ylabel("False rejection rate (%)", color=INK, fontsize=11, labelpad=8)
-    axes.grid(color=GRID, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(length=0, pad=7, labelsize=9.5, labelcolor=MUTED)
-    for side in axes.spines.values():
-        side.set_color(GRID)
-    axes.set_title(report.model, loc="left", color=INK, fontsize=13, fontweight="bold", pad=24)
     counts = f"{report.targets:,} target and {report.nontargets:,} non-target trials"
     if report.trials:
         counts += f" of {Path(report.trials).name}"
-    axes.text(0, 1.02, counts, transform=axes.transAxes, color=MUTED, fontsize=9.5)
+    style_axes(axes, x="False acceptance rate (%)", y="False rejection rate (%)", title=report.model, subtitle=counts)
     legend = axes.legend(loc="upper right", fontsize=9.5, labelcolor=INK, borderpad=0.9, borderaxespad=0.1)
     legend.get_frame().set(edgecolor="none", facecolor="white", alpha=1)
-    with atomic_write(path) as temporary:
-        figure.savefig(temporary, format="png")
+    save_png(figure, path)
 
 
 def _limits(report: EvaluationReport) -> tuple[float, float]:

@@ -33,13 +33,15 @@ class Card:
     """One entry of the registry.
 
     Attributes:
-        summary: one line.
+        family: what the papers call it and its other sizes.
+        summary: a few words on this size.
         build: makes the encoder from the name and settings.
         config_type: dataclass of the settings; its fields are what `create_encoder` accepts.
         settings: those that differ from the defaults of `config_type`.
         published: figures of the source.
     """
 
+    family: str
     summary: str
     build: Callable[[str, dict[str, Any]], SpeakerEncoder]
     config_type: type

@@ -39,6 +39,13 @@ def count_macs(encoder: SpeakerEncoder, seconds: float = 2.0) -> int:
     return (counter.get_total_flops() - before) // 2
 
 
+def count_model(name: str) -> tuple[float, float]:
+    """Millions of parameters, and GMACs for 2 s, of a model of the registry, built without weights."""
+    with torch.device("meta"):
+        encoder = create_encoder(name)
+    return count_parameters(encoder) / 1e6, count_macs(encoder) / 1e9
+
+
 @dataclass(frozen=True)
 class Comparison:
     """Counts of a built model beside the published ones, in millions of parameters and GMACs for 2 s."""
@@ -71,7 +78,4 @@ def compare_with_published(name: str) -> Comparison | None:
     published = CARDS[name].published
     if published.parameters is None or published.gmacs is None:
         return None
-    with torch.device("meta"):
-        encoder = create_encoder(name)
-    counts = count_parameters(encoder) / 1e6, count_macs(encoder) / 1e9
-    return Comparison(name, *counts, published.parameters, published.gmacs, published.note)
+    return Comparison(name, *count_model(name), published.parameters, published.gmacs, published.note)

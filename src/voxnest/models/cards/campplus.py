@@ -5,6 +5,7 @@ from voxnest.models.card import Card, vox1
 
 CARDS: dict[str, Card] = {
     "campplus": Card(
+        "CAM++",
         "fast, 1-D behind a 2-D front",
         campplus.build,
         campplus.CAMPPlusConfig,

@@ -11,6 +11,7 @@ _SOURCE = "EVALUATION.md of IDRnD/ReDimNet"
 
 CARDS: dict[str, Card] = {
     "ecapa-tdnn-512": Card(
+        "ECAPA-TDNN",
         "1-D, widely used",
         ecapa.build,
         ecapa.ECAPAConfig,
@@ -24,6 +25,7 @@ CARDS: dict[str, Card] = {
         ),
     ),
     "ecapa-tdnn-1024": Card(
+        "ECAPA-TDNN",
         "1-D, widely used, wider",
         ecapa.build,
         ecapa.ECAPAConfig,
@@ -37,6 +39,7 @@ CARDS: dict[str, Card] = {
         ),
     ),
     "ecapa2": Card(
+        "ECAPA2",
         "2-D then 1-D, very large computation",
         ecapa2.build,
         ecapa2.ECAPA2Config,

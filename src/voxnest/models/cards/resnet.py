@@ -7,10 +7,18 @@ from voxnest.models import resnet
 from voxnest.models.card import VOX1, Card, Published, vox1
 
 _WESPEAKER = "wespeaker, examples/voxceleb/v2"
+_FAMILIES = {"resnet": "ResNet", "simam-resnet": "SimAM-ResNet", "res2net": "Res2Net"}
 
 
 def _card(name: str, summary: str, published: Published | None = None) -> Card:
-    return Card(summary, resnet.build, resnet.ResNetConfig, resnet.SIZES[name], published or Published())
+    return Card(
+        _FAMILIES[name.removesuffix("-large").rstrip("0123456789")],
+        summary,
+        resnet.build,
+        resnet.ResNetConfig,
+        resnet.SIZES[name],
+        published or Published(),
+    )
 
 
 def _uncounted(parameters: float, eer: tuple[float, ...], as_norm: tuple[float, ...]) -> Published:

@@ -5,6 +5,7 @@ from voxnest.models.card import Card, Published
 
 CARDS: dict[str, Card] = {
     "vgg-m": Card(
+        "VGG-M",
         "the VoxCeleb baseline",
         vgg_m.build,
         vgg_m.VGGMConfig,

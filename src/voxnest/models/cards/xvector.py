@@ -5,6 +5,7 @@ from voxnest.models.card import Card, vox1
 
 CARDS: dict[str, Card] = {
     "xvector": Card(
+        "x-vector",
         "the classic baseline",
         xvector.build,
         xvector.XVectorConfig,
