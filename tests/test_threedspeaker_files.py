@@ -73,6 +73,10 @@ def test_size_without_a_name_is_called_as_its_kind(golden: Path) -> None:
         ({"epoch": 3, "optimizer": {}}, r"holds 'epoch', 'optimizer', not only weights"),
         ({"blocks.0.conv.conv.weight": torch.zeros(1)}, r"another model \('blocks.0.conv.conv.weight'"),
         ({"conv1.weight": torch.zeros(1), "projection.weight": torch.zeros(1)}, r"wespeaker \('projection.weight'"),
+        (
+            {"xvector.dense.linear.weight": torch.zeros(1), "xvector.tdnn.linear.weight": torch.zeros(1)},
+            "no usable weight",
+        ),
         ({"layer1_downsample.weight": torch.zeros(1)}, r"'layer1_downsample.weight', but no usable weight"),
     ],
 )

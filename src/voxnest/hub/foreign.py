@@ -1,4 +1,7 @@
-"""Read PyTorch files of others: official ReDimNet and ReDimNet2, redimnet-mrl, 3D-Speaker's bare weights."""
+"""Read PyTorch files of others: official ReDimNet, ReDimNet2 and NeXt-TDNN, redimnet-mrl, 3D-Speaker's bare weights.
+
+What a PyTorch file is cannot be seen from its name: the keys in it tell.
+"""
 
 import re
 from pathlib import Path
@@ -7,12 +10,16 @@ from torch import Tensor
 
 from voxnest.errors import CheckpointError, VoxnestError
 from voxnest.hub.conversion import convert, convert_mrl, recognise, registry_name
+from voxnest.hub.next_tdnn import is_next_tdnn, read_next_tdnn
 from voxnest.hub.pickles import read_pickle
 from voxnest.hub.threedspeaker import describe
 from voxnest.models.encoder import SpeakerEncoder
 
 SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
-_EXPECTED = "an official ReDimNet or ReDimNet2 checkpoint, one of redimnet-mrl or 3D-Speaker, or one of voxnest"
+_EXPECTED = (
+    "an official ReDimNet, ReDimNet2 or NeXt-TDNN checkpoint, one of redimnet-mrl or 3D-Speaker, or one of voxnest "
+    "such as best.safetensors"
+)
 
 
 def is_pytorch_file(path: Path) -> bool:
@@ -41,6 +48,13 @@ def read_foreign(path: Path, name: str | None = None) -> SpeakerEncoder:
             return convert(architecture, contents["model_config"], contents["state_dict"], name=name)
         if isinstance(contents.get("model_state_dict"), dict):
             return convert_mrl(contents, path)
+        state = contents.get("state_dict")  # as Lightning calls it
+        weights = state if isinstance(state, dict) else contents
+        if is_next_tdnn(weights):
+            return read_next_tdnn(weights, path, name)
+        if weights is state:
+            names = ", ".join(map(repr, list(weights)[:4])) or "nothing"
+            raise CheckpointError(path, f"a state_dict of another model ({names})", _EXPECTED)
         if contents and all(isinstance(value, Tensor) for value in contents.values()):
             architecture, config, weights = describe(contents, path)
             return convert(architecture, config, weights, name=name)

@@ -59,7 +59,7 @@ def describe(contents: Any, source: object) -> Description:
             continue
         try:
             architecture, config = infer(weights)
-        except (KeyError, IndexError, ZeroDivisionError) as error:
+        except (KeyError, IndexError, ValueError, ZeroDivisionError) as error:
             raise CheckpointError(source, f"{mark!r}, but no usable weight {error}", _EXPECTED) from error
         if config["feat_dim"] != _BINS:
             # Another pooling, which no key tells, or another front end.
