@@ -99,7 +99,7 @@ def test_other_pooling_of_wespeaker_is_read_from_either_of_its_two_names(golden:
 
 def test_wrong_weights_and_arguments_are_listed(golden: Path) -> None:
     file, weights = read_golden(golden / "campplus.json.gz")
-    with pytest.raises(CheckpointError, match=r"missing keys head\.linear\.weight"):
+    with pytest.raises(CheckpointError, match=r"1 missing key: head\.linear\.weight"):
         from_official(file["config"], {key: value for key, value in weights.items() if "dense.linear" not in key})
     with pytest.raises(CheckpointError, match=r"'xvector\.block4"):
         from_official(file["config"], {**weights, "xvector.block4.weight": torch.zeros(1)})

@@ -90,7 +90,7 @@ def test_wrong_settings_are_refused(settings: dict[str, object], named: str) -> 
 def test_weights_that_do_not_fit_are_refused(golden: Path) -> None:
     file = golden_files.read(golden / "gemini-dfresnet60.json.gz")
     weights = golden_files.make_state_dict(file)
-    with pytest.raises(CheckpointError, match=r"missing keys backbone\.stages\.2\."):
+    with pytest.raises(CheckpointError, match=r"missing keys: backbone\.stages\.2\."):
         from_official(file["config"], weights, "gemini-dfresnet114")
     with pytest.raises(ConfigError, match="gemini-dfresnet237"):
         from_official(file["config"], weights, "gemini-dfresnet61")

@@ -230,7 +230,7 @@ def pooled_by(layers: str, norms: Sequence[int], pooled: int) -> Callable[[Weigh
         (without("model.stages"), r"without 'model\.stages\.0\.0\.mscconv\.0\.weight'"),
         (without("model.stages.1"), r"blocks: \[1, 0\]"),
         (without("aggregate.bn3"), "missing keys: head.out_norm"),
-        (having(model__new__weight=torch.zeros(1)), r"unexpected key 'model\.new\.weight'"),
+        (having(model__new__weight=torch.zeros(1)), r"unexpected key: 'model\.new\.weight'"),
         (having(model__stem__0__0__weight=torch.zeros(8)), r"'model\.stem\.0\.0\.weight' of shape \[8\].*2 axes"),
         (having(model__MFA__0__bias=torch.zeros(25)), r"'model\.MFA\.0\.bias' of shape \[25\].*\[24\]"),
         (having(model__MFA__0__bias=[0.0] * 24), r"'model\.MFA\.0\.bias' is a list.*a tensor"),

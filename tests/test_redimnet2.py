@@ -185,7 +185,7 @@ def test_a_foreign_checkpoint_that_does_not_fit_is_refused(golden: Path) -> None
     file = golden_files.read(golden / "redimnet2-b0.json.gz")
     weights = golden_files.make_state_dict(file)
     for key in ("backbone.stage9.0.w", "backbone.stage0_pre.0.w", "backbone.stage0.9.unknown", "backbone.stage0.w"):
-        with pytest.raises(CheckpointError, match=f"unexpected key {key!r}"):
+        with pytest.raises(CheckpointError, match=f"unexpected key: {key!r}"):
             from_official(file["config"], {**weights, key: torch.zeros(1)})
-    with pytest.raises(CheckpointError, match=r"1 missing keys: head\.linear\.bias"):
+    with pytest.raises(CheckpointError, match=r"1 missing key: head\.linear\.bias"):
         from_official(file["config"], {key: value for key, value in weights.items() if key != "linear.bias"})

@@ -156,7 +156,9 @@ def test_weights_that_do_not_fit_are_refused_with_a_list(golden: Path) -> None:
     weights = golden_files.make_state_dict(file)
     del weights["layer2.0.bn1.weight"]
     weights |= {"extra": torch.zeros(1), "seg_1.bias": torch.zeros(7)}
-    problems = r"unexpected keys 'extra'; wrong shapes 'seg_1\.bias' of shape \[7\] rather than \[256\]; missing keys "
+    problems = (
+        r"unexpected key: 'extra'; 1 wrong shape: 'seg_1\.bias' of shape \[7\] rather than \[256\]; 1 missing key: "
+    )
     with pytest.raises(CheckpointError, match=problems + r"backbone\.stages\.1\.0\.conv1\.norm\.weight"):
         from_official(file["config"], weights, "resnet18")
     with pytest.raises(CheckpointError, match=r"resnet34.*missing keys"):

@@ -15,7 +15,7 @@ from voxnest.errors import CheckpointError, ConfigError
 from voxnest.models.ecapa import build
 from voxnest.models.encoder import SpeakerEncoder
 from voxnest.models.redimnet_official import rename
-from voxnest.models.translation import apply_renames, load_official
+from voxnest.models.translation import apply_renames, load_weights
 
 _WESPEAKER = {
     "channels": "channels",
@@ -95,7 +95,7 @@ def from_official(
         else:
             raise ConfigError(key, repr(value), "one of embed_dim, " + ", ".join(_WESPEAKER))
     encoder = build(name, settings)
-    load_official(encoder, name, config, state_dict, _translate_wespeaker)
+    load_weights(encoder, name, state_dict, _translate_wespeaker)
     return encoder.eval()
 
 
@@ -122,7 +122,7 @@ def from_speechbrain(
     _check_normalization(hyperparameters.get("mean_var_norm") or {})
     encoder = build(name, settings)
     ordered = _reorder_parts(state_dict, settings["channels"] // encoder.config["scale"])
-    load_official(encoder, name, model, ordered, _translate_speechbrain)
+    load_weights(encoder, name, ordered, _translate_speechbrain)
     return encoder.eval()
 
 

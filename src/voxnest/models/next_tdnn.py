@@ -19,7 +19,7 @@ from voxnest.models.attentive_pooling import NormalizedAttentivePooling
 from voxnest.models.encoder import SpeakerEncoder
 from voxnest.models.head import MatryoshkaProjection
 from voxnest.models.layers import TimeConv
-from voxnest.models.translation import apply_renames, load_official
+from voxnest.models.translation import apply_renames, load_weights
 
 STEM_KERNEL = 4
 """In frames; the stem has no padding, so that this is also the shortest input."""
@@ -228,7 +228,7 @@ def from_official(
     weights = {key: value for key, value in weights.items() if key.startswith(("model.", "aggregat"))}
     if not weights:
         raise CheckpointError(name, f"no weights under 'model.' among {len(state_dict)} keys", "an official SpeakerNet")
-    load_official(encoder, name, config, weights, _translate_key)
+    load_weights(encoder, name, weights, _translate_key)
     return encoder.eval()
 
 

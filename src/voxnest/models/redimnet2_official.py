@@ -13,8 +13,7 @@ from torch import Tensor
 from voxnest.errors import ConfigError
 from voxnest.models.encoder import SpeakerEncoder
 from voxnest.models.redimnet2 import ReDimNet2, ReDimNet2Config, build
-from voxnest.models.redimnet_official import put_spec_params, rename, translate_frontend
-from voxnest.models.translation import load_official
+from voxnest.models.redimnet_official import load_official, put_spec_params, rename, translate_frontend
 
 _SETTINGS = {
     "F": "bins",

@@ -6,15 +6,15 @@ second generation, in `redimnet2_official`. It keeps 2-D maps as `[batch, channe
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from voxnest.errors import ConfigError
 from voxnest.models.encoder import SpeakerEncoder
 from voxnest.models.redimnet import ReDimNet, ReDimNetConfig, build
-from voxnest.models.translation import apply_renames, load_official
+from voxnest.models.translation import apply_renames, load_weights, squeeze_axes
 
 FRONTENDS = {
     "pt": "mel",
@@ -131,9 +131,7 @@ def from_official(
     """
     encoder = build(name, translate_settings(config))
     blocks = [stage[1] for stage in encoder.config["stages"]]
-    load_official(
-        encoder, name, config, state_dict, lambda key: translate_key(key, blocks), head=config.get("num_classes")
-    )
+    load_official(encoder, name, config, state_dict, lambda key: translate_key(key, blocks))
     return encoder.eval()
 
 
@@ -167,6 +165,36 @@ def backbone_from_official(config: Mapping[str, Any], state_dict: Mapping[str, T
 
     load_official(backbone, "redimnet backbone", config, state_dict, translate)
     return backbone.eval()
+
+
+def load_official(
+    module: nn.Module,
+    name: str,
+    config: Mapping[str, Any],
+    state_dict: Mapping[str, Tensor],
+    translate: Callable[[str], str],
+) -> None:
+    """Put the weights of an official ReDimNet or ReDimNet2 of this `config` into ours; see `load_weights`.
+
+    Constant buffers of the front end are left out, and the class head if there is one. Kernels of the layout for
+    TensorFlow (`tf_optimized_arch`) are read as (frames, bins): no class for it was published.
+    """
+    left_out = ("spec.torchfbank.", "spec.spectrogram.") + ("cls_head.",) * bool(config.get("num_classes"))
+    time_first = bool(config.get("tf_optimized_arch"))
+
+    def adapt(value: Tensor, target: Tensor, key: str) -> Tensor:
+        if value.ndim == 4 and key.endswith("weigh.weight"):
+            return value.reshape(value.shape[1], value.shape[2])
+        if value.ndim == 4 and time_first:
+            value = value.swapdims(2, 3)
+        if value.ndim == 4 and key.endswith("patch.linear.weight"):
+            return value[..., 0].transpose(1, 2).flatten(1)
+        if value.ndim == target.ndim == 4:
+            return value.transpose(2, 3)
+        return squeeze_axes(value, target, key)
+
+    weights = {key: value for key, value in state_dict.items() if not key.startswith(left_out)}
+    load_weights(module, name, weights, translate, adapt)
 
 
 def translate_settings(config: Mapping[str, Any]) -> dict[str, Any]:

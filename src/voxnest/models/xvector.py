@@ -19,7 +19,7 @@ from voxnest.models.head import MatryoshkaProjection
 from voxnest.models.pooling import create_pooling
 from voxnest.models.redimnet_official import rename
 from voxnest.models.tdnn import TDNNBlock, check_frames
-from voxnest.models.translation import apply_renames, load_official
+from voxnest.models.translation import apply_renames, load_weights
 
 CONTEXTS = ((5, 1), (3, 2), (3, 3), (1, 1), (1, 1))
 """Kernel size and dilation of the layers that see frames."""
@@ -143,7 +143,7 @@ def from_official(config: Mapping[str, Any], state_dict: Mapping[str, Tensor], n
         elif key != "embed_dim":
             raise ConfigError(key, repr(value), "one of embed_dim, " + ", ".join(_SETTINGS))
     encoder = build(name, settings)
-    load_official(encoder, name, config, state_dict, _translate)
+    load_weights(encoder, name, state_dict, _translate)
     return encoder.eval()
 
 
