@@ -7,10 +7,13 @@ Per prefix size: mean EER over the seeds, and its ratio to the mean EER of the p
 that of the nested ones', with 95% confidence intervals over the speakers of the trials (drawn anew; the same draws for
 all). The plain encoders are also shown cut off as they are, and rotated (`voxnest matryoshka fit`) on the speech of
 `--fit`.
+
+Without `--trials`, each encoder's own held-out speakers are what it is judged by (`validation/trials.txt` of its run,
+other speakers for other seeds); rotations are then fitted without them.
 """
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from voxnest import load_encoder
+from voxnest.corpora.manifest import Utterance
 from voxnest.corpora.reading import read_corpus
 from voxnest.evaluation import compute_eer, eer_replicates
 from voxnest.evaluation.protocol import find_root
@@ -25,7 +29,7 @@ from voxnest.evaluation.scoring import score_indexed
 from voxnest.evaluation.trials import find_speakers, index_trials, read_trials
 from voxnest.inference import embed_files
 from voxnest.matryoshka import with_dims
-from voxnest.matryoshka.fit import fit
+from voxnest.matryoshka.fit import Method, fit
 from voxnest.models.encoder import SpeakerEncoder
 
 DIMS = (8, 16, 32, 64, 128)
@@ -42,6 +46,11 @@ class Trials:
         speakers = find_speakers(self.indexed)
         self.sides = speakers[self.indexed.enrollment], speakers[self.indexed.test]
 
+    def without_these_speakers(self, speech: Sequence[Utterance]) -> list[Utterance]:
+        """Utterances of others. Folders of a run's held-out speakers are called NUMBER-SPEAKER."""
+        own = {name.split("/")[0].partition("-")[2] for name in self.indexed.names}
+        return [utterance for utterance in speech if utterance.speaker not in own]
+
     def rates(self, encoder: SpeakerEncoder) -> Rates:
         """EER of every prefix in `DIMS` and of the whole embedding."""
         embeddings = embed_files(encoder, self.indexed.names, root=self.root)
@@ -57,30 +66,33 @@ class Trials:
 def main() -> None:
     """Evaluate all encoders, and print a table for each way to make them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--trials", type=Path, required=True)
+    parser.add_argument("--trials", type=Path, help="instead of the held-out speakers of each run")
     parser.add_argument("--plain", type=Path, nargs="+", required=True, help="encoders of one size")
     parser.add_argument("--nested", type=Path, nargs="*", default=[], help="Matryoshka encoders")
     parser.add_argument("--fit", type=Path, help="speech to fit rotations on")
     options = parser.parse_args()
-    trials = Trials(options.trials)
+    common = Trials(options.trials) if options.trials else None
     speech = read_corpus(options.fit) if options.fit else []
-    plain = [load_encoder(path) for path in options.plain]
 
-    def over(change: Callable[[SpeakerEncoder], SpeakerEncoder]) -> list[Rates]:
-        return [trials.rates(change(encoder)) for encoder in plain]
+    def over(paths: Sequence[Path], method: Method | None = None) -> list[Rates]:
+        """Rates of encoders, as they are or rotated."""
+        found = []
+        for path in paths:
+            encoder, trials = load_encoder(path), common or Trials(path.parent / "validation" / "trials.txt")
+            if method:
+                others = speech if common else trials.without_these_speakers(speech)
+                encoder = fit(with_dims(encoder, [encoder.embedding_dim]), others, method=method)
+            found.append(trials.rates(encoder))
+        return found
 
-    ways = {"plain, cut off": over(lambda encoder: encoder)}
+    ways = {"plain, cut off": over(options.plain)}
     if speech:
-        ways["plain, rotated (PCA)"] = over(lambda encoder: fit(encoder, speech, method="pca"))
-        ways["plain, rotated (discriminative)"] = over(lambda encoder: fit(encoder, speech, method="discriminative"))
+        ways["plain, rotated (PCA)"] = over(options.plain, "pca")
+        ways["plain, rotated (discriminative)"] = over(options.plain, "discriminative")
     if options.nested:
-        nested = [load_encoder(path) for path in options.nested]
-        ways["Matryoshka training"] = [trials.rates(encoder) for encoder in nested]
+        ways["Matryoshka training"] = over(options.nested)
         if speech:
-            ways["Matryoshka training, rotated (discriminative)"] = [
-                trials.rates(fit(with_dims(encoder, [encoder.embedding_dim]), speech, method="discriminative"))
-                for encoder in nested
-            ]
+            ways["Matryoshka training, rotated (discriminative)"] = over(options.nested, "discriminative")
     whole = ways["plain, cut off"]
     console = Console()
     for name, found in ways.items():
