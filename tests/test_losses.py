@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from voxnest import AAMSoftmax, MatryoshkaLoss, SubCenterAAMSoftmax, TripletLoss
 from voxnest.errors import ConfigError
+from voxnest.matryoshka.loss import bearable_margin
 
 
 @pytest.fixture
@@ -137,6 +138,27 @@ def test_matryoshka_loss_takes_any_base_loss(batch: tuple[torch.Tensor, torch.Te
 def test_matryoshka_loss_refuses_senseless_weights(weights: tuple[float, ...]) -> None:
     with pytest.raises(ConfigError):
         MatryoshkaLoss(TripletLoss(), dims=(8, 32), weights=weights)
+
+
+@pytest.mark.parametrize("base", [AAMSoftmax(32, 5, margin=0.4), TripletLoss(margin=0.4)])
+def test_a_prefix_can_be_asked_for_a_share_of_the_margin(base: torch.nn.Module) -> None:
+    torch.manual_seed(0)
+    embedding, label = torch.randn(6, 32), torch.tensor([0, 0, 1, 1, 2, 2])
+    prefixes = {8: embedding[:, :8], 32: embedding}
+    _, parts = MatryoshkaLoss(base, dims=(8, 32), margin_shares=(0.5, 1.0))(prefixes, label)
+    assert parts[32] == base(embedding, label)
+    base.margin = 0.2
+    assert parts[8] == pytest.approx(base(embedding[:, :8], label).item())
+
+
+@pytest.mark.parametrize("shares", [(1.0,), (1.0, -0.1)])
+def test_unusable_margin_shares_are_a_config_error(shares: tuple[float, ...]) -> None:
+    with pytest.raises(ConfigError, match="margin_shares"):
+        MatryoshkaLoss(TripletLoss(), dims=(8, 32), margin_shares=shares)
+
+
+def test_short_prefixes_bear_less_of_a_margin() -> None:
+    assert [bearable_margin(dim) for dim in (1, 8, 16, 32, 64, 256)] == [0, 0, 0, 0.5, 1, 1]
 
 
 @pytest.mark.parametrize("dim", [2, 8])

@@ -391,6 +391,7 @@ def test_a_run_folder_of_other_settings_is_one_line_that_names_the_first(configu
         ("model.name=redimnet-b9", "redimnet-b9"),
         ("best_dim=64", "one of 16, 32"),
         ("loss.dim_weights=[1, 2, 3]", "loss.dim_weights: 3 of them"),
+        ("loss.dim_margins=[1]", "loss.dim_margins: 1 of them"),
         ("trainer.strategy=nonsense", "trainer: "),
         ("crops.batch_size=1000", "less than a batch"),
     ],

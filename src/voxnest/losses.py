@@ -69,27 +69,28 @@ class AAMSoftmax(nn.Module):
         with torch.autocast(embedding.device.type, enabled=False):
             return F.linear(F.normalize(embedding.float()), F.normalize(weight.float()))
 
-    def forward(self, embedding: Tensor, label: Tensor) -> Tensor:
+    def forward(self, embedding: Tensor, label: Tensor, margin_share: float = 1.0) -> Tensor:
         """Mean loss of a batch.
 
         Args:
             embedding: `[batch, dim]` with dim at most `embedding_dim`; any length.
             label: `[batch]` class indices.
+            margin_share: how much of the margin is asked; see `MatryoshkaLoss`.
         """
         cosine = self.cosines(embedding)
         own = cosine.gather(1, label[:, None])
-        logits = self.scale * cosine.scatter(1, label[:, None], self._with_margin(own))
+        logits = self.scale * cosine.scatter(1, label[:, None], self._with_margin(own, margin_share * self.margin))
         return F.cross_entropy(logits, label)
 
-    def _with_margin(self, cosine: Tensor) -> Tensor:
+    def _with_margin(self, cosine: Tensor, margin: float) -> Tensor:
         # The derivative of the sine is infinite at 1, hence the clamp.
         cosine = cosine.clamp(-1 + 1e-7, 1 - 1e-7)
         sine = torch.sqrt(1.0 - cosine.square())
-        shifted = cosine * math.cos(self.margin) - sine * math.sin(self.margin)
+        shifted = cosine * math.cos(margin) - sine * math.sin(margin)
         if self.easy_margin:
             return torch.where(cosine > 0, shifted, cosine)
-        beyond = cosine - self.margin * math.sin(math.pi - self.margin)
-        return torch.where(cosine > math.cos(math.pi - self.margin), shifted, beyond)
+        beyond = cosine - margin * math.sin(math.pi - margin)
+        return torch.where(cosine > math.cos(math.pi - margin), shifted, beyond)
 
 
 class SubCenterAAMSoftmax(AAMSoftmax):
@@ -146,12 +147,13 @@ class TripletLoss(nn.Module):
         super().__init__()
         self.margin = margin
 
-    def forward(self, embedding: Tensor, label: Tensor) -> Tensor:
+    def forward(self, embedding: Tensor, label: Tensor, margin_share: float = 1.0) -> Tensor:
         """Mean over the anchors that have both a positive and a negative.
 
         Args:
             embedding: `[batch, dim]`.
             label: `[batch]` class indices.
+            margin_share: how much of the margin is asked; see `MatryoshkaLoss`.
         """
         unit = F.normalize(embedding.float())
         with torch.autocast(embedding.device.type, enabled=False):
@@ -163,4 +165,4 @@ class TripletLoss(nn.Module):
         usable = positive.isfinite() & negative.isfinite()
         if not usable.any():
             return 0.0 * embedding.sum()
-        return F.relu(positive[usable] - negative[usable] + self.margin).mean()
+        return F.relu(positive[usable] - negative[usable] + margin_share * self.margin).mean()

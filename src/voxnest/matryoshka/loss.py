@@ -1,5 +1,6 @@
 """The Matryoshka loss: one loss asked of several prefixes at once."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
@@ -15,11 +16,14 @@ class MatryoshkaLoss(nn.Module):
             of `voxnest.losses` slices its class weights to the prefix, so one set serves all.
         dims: the prefixes to train.
         weights: how much each counts, in the order of `dims`; all the same if not given.
+        margin_shares: how much of the base loss's margin is asked of each, in the order of `dims`; see
+            `bearable_margin`. Given to the base loss as `margin_share`, which those of `voxnest.losses` take. All of it
+            if not given.
 
     Source: Kusupati et al., Matryoshka Representation Learning (arXiv 2205.13147).
 
     Raises:
-        ConfigError: if there are not as many weights as dims, or none is positive.
+        ConfigError: if there are not as many weights or shares as dims, one is negative, or no weight is positive.
 
     Example:
         >>> encoder = voxnest.create_encoder("redimnet-b0", dims=(64, 128, 192, 256))
@@ -28,15 +32,25 @@ class MatryoshkaLoss(nn.Module):
         >>> total.backward()
     """
 
-    def __init__(self, base_loss: nn.Module, dims: Sequence[int], weights: Sequence[float] | None = None) -> None:
+    def __init__(
+        self,
+        base_loss: nn.Module,
+        dims: Sequence[int],
+        weights: Sequence[float] | None = None,
+        margin_shares: Sequence[float] | None = None,
+    ) -> None:
         super().__init__()
         weights = [1.0] * len(dims) if weights is None else list(weights)
-        if len(weights) != len(dims):
-            raise ConfigError("weights", f"{len(weights)} of them", f"one for each of the dims {list(dims)}")
+        for name, values in (("weights", weights), ("margin_shares", margin_shares)):
+            if values is not None and len(values) != len(dims):
+                raise ConfigError(name, f"{len(values)} of them", f"one for each of the dims {list(dims)}")
         if min(weights, default=0) < 0 or sum(weights) <= 0:
             raise ConfigError("weights", repr(weights), "numbers of which none is negative and one is positive")
+        if margin_shares is not None and min(margin_shares) < 0:
+            raise ConfigError("margin_shares", repr(list(margin_shares)), "numbers of which none is negative")
         self.base_loss = base_loss
         self.weights = {dim: weight / sum(weights) for dim, weight in zip(dims, weights, strict=True)}
+        self.margin_shares = None if margin_shares is None else dict(zip(dims, margin_shares, strict=True))
 
     def forward(self, embeddings: Mapping[int, Tensor], label: Tensor) -> tuple[Tensor, dict[int, Tensor]]:
         """Loss of a batch.
@@ -48,7 +62,21 @@ class MatryoshkaLoss(nn.Module):
         Returns:
             The weighted mean, and the loss of each dim without gradient.
         """
-        losses = {dim: self.base_loss(embeddings[dim], label) for dim in self.weights}
+        losses = {dim: self._of_prefix(embeddings[dim], label, dim) for dim in self.weights}
         total = sum(weight * losses[dim] for dim, weight in self.weights.items())
         assert isinstance(total, Tensor)
         return total, {dim: loss.detach() for dim, loss in losses.items()}
+
+    def _of_prefix(self, embedding: Tensor, label: Tensor, dim: int) -> Tensor:
+        options = {} if self.margin_shares is None else {"margin_share": self.margin_shares[dim]}
+        loss: Tensor = self.base_loss(embedding, label, **options)
+        return loss
+
+
+def bearable_margin(dim: int) -> float:
+    """How much of the usual margin a prefix of `dim` numbers bears: none up to 16, half at 32, all from 64 on.
+
+    In few dimensions there is no room for hundreds of speakers a margin apart; a prefix of which that is asked learns
+    nothing, and disturbs what the others learn (docs/results.md).
+    """
+    return min(1.0, max(0.0, math.log2(dim / 16) / 2))

@@ -152,6 +152,8 @@ class Loss(Section):
     """Centers per speaker, for `kind: subcenter`."""
     dim_weights: list[NonNegative] | None = None
     """How much each prefix counts, in the order of the dims; null: all the same."""
+    dim_margins: list[NonNegative] | None = None
+    """How much of the margin is asked of each prefix; null: all from 64 numbers on, half at 32, none up to 16."""
 
 
 class Optimizer(Section):

@@ -15,6 +15,7 @@ from voxnest.evaluation import evaluate
 from voxnest.hub.checkpoint import load_encoder
 from voxnest.losses import AAMSoftmax, SubCenterAAMSoftmax
 from voxnest.matryoshka import MatryoshkaLoss, with_dims
+from voxnest.matryoshka.loss import bearable_margin
 from voxnest.models.registry import create_encoder
 from voxnest.training.optimizers import MuonAdamW
 
@@ -64,10 +65,10 @@ def build_encoder(config: TrainingConfig) -> SpeakerEncoder:
 
 def build_criterion(loss: Loss, dims: tuple[int, ...], num_classes: int) -> MatryoshkaLoss:
     """Make the loss of a configuration over `num_classes` speakers."""
-    if loss.dim_weights is not None and len(loss.dim_weights) != len(dims):
-        raise ConfigError(
-            "loss.dim_weights", f"{len(loss.dim_weights)} of them", f"one for each of the dims {list(dims)}"
-        )
+    for key in ("dim_weights", "dim_margins"):
+        given = getattr(loss, key)
+        if given is not None and len(given) != len(dims):
+            raise ConfigError(f"loss.{key}", f"{len(given)} of them", f"one for each of the dims {list(dims)}")
     options: dict[str, Any] = {
         "margin": loss.margin_start, "scale": loss.scale, "easy_margin": loss.easy_margin
     }  # fmt: skip
@@ -76,7 +77,7 @@ def build_criterion(loss: Loss, dims: tuple[int, ...], num_classes: int) -> Matr
         base = SubCenterAAMSoftmax(dims[-1], num_classes, sub_centers=loss.sub_centers, **options)
     else:
         base = AAMSoftmax(dims[-1], num_classes, **options)
-    return MatryoshkaLoss(base, dims, loss.dim_weights)
+    return MatryoshkaLoss(base, dims, loss.dim_weights, loss.dim_margins or [bearable_margin(dim) for dim in dims])
 
 
 class TrainingModule(L.LightningModule):
