@@ -21,8 +21,7 @@ from voxnest.frontends import create_frontend
 from voxnest.models.blocks_2d import ConvNorm, Residual, to_frames
 from voxnest.models.encoder import SpeakerEncoder
 from voxnest.models.head import MatryoshkaProjection
-from voxnest.models.pooling import create_pooling
-from voxnest.models.resnet import HiddenLayer
+from voxnest.models.pooling import HiddenLayer, create_pooling
 from voxnest.models.tdnn import check_frames
 
 _STRIDES = (1, 2, 2, 2)
@@ -48,7 +47,7 @@ class ERes2NetConfig:
         fuse_from: the first of the stages (from 1) whose outputs are fused: 1 in ERes2Net, 3 in ERes2NetV2.
         pooling: see `voxnest.models.pooling`.
         variance_floor: added to the variances that "TSTP" takes the roots of; 1e-8 in 3D-Speaker.
-        hidden_layer: with a further linear layer between pooling and embedding; see `voxnest.models.resnet`.
+        hidden_layer: with a further linear layer between pooling and embedding; see `HiddenLayer`.
         frontend_options: further arguments of the filter bank; see `voxnest.models.campplus.FRONTEND_3DSPEAKER`.
         dims: sizes of the embedding; see `MatryoshkaProjection`.
     """

@@ -6,6 +6,7 @@ Source of the names and formulas: wespeaker's pooling layers, which the official
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from voxnest.errors import ConfigError
 from voxnest.models.attentive_pooling import (
@@ -73,6 +74,28 @@ class TemporalMaxAveragePooling(nn.Module):
         """`[batch, frames, channels]` to `[batch, channels]`."""
         wide = x.float()
         return wide.amax(dim=1) + wide.mean(dim=1)
+
+
+class HiddenLayer(nn.Module):
+    """A pooling, then a linear layer with ReLU and batch normalisation (without scale and offset).
+
+    The embedding is then a linear layer of that: the second one of x-vectors, wespeaker's `two_emb_layer`.
+
+    Args:
+        pooling: `[batch, frames, channels]` to `[batch, pooling.out_channels]`.
+        width: of the layer.
+    """
+
+    def __init__(self, pooling: nn.Module, width: int) -> None:
+        super().__init__()
+        self.pooling, self.out_channels = pooling, width
+        self.linear = nn.Linear(pooling.out_channels, width)  # type: ignore[arg-type]
+        self.norm = nn.BatchNorm1d(width, affine=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[batch, frames, channels]` to `[batch, width]`."""
+        result: Tensor = self.norm(F.relu(self.linear(self.pooling(x)).float()))
+        return result
 
 
 POOLINGS = {

@@ -27,7 +27,7 @@ from voxnest.models.blocks_2d import (
 )
 from voxnest.models.encoder import SpeakerEncoder
 from voxnest.models.head import MatryoshkaProjection
-from voxnest.models.pooling import create_pooling
+from voxnest.models.pooling import HiddenLayer, create_pooling
 from voxnest.models.redimnet_official import rename
 from voxnest.models.tdnn import check_frames
 from voxnest.models.translation import Renames, apply_renames, load_weights
@@ -123,31 +123,6 @@ class ResNet(nn.Module):
         check_frames(features, self.min_frames)
         x = F.relu_(self.stem(features.unsqueeze(1)))
         return to_frames(self.stages(x.contiguous(memory_format=torch.channels_last)))
-
-
-class HiddenLayer(nn.Module):
-    """A pooling and a linear layer with ReLU and batch normalisation (without scale and offset) after it.
-
-    The embedding is then a linear layer of that: wespeaker's `two_emb_layer`.
-
-    Args:
-        pooling: `[batch, frames, channels]` to `[batch, pooling.out_channels]`.
-        width: of the layer.
-    """
-
-    def __init__(self, pooling: nn.Module, width: int) -> None:
-        super().__init__()
-        self.pooling = pooling
-        self.linear = nn.Linear(pooling.out_channels, width)  # type: ignore[arg-type]
-        self.norm = nn.BatchNorm1d(width, affine=False)
-        self.out_channels = width
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`[batch, frames, channels]` to `[batch, width]`."""
-        pooled = self.pooling(x)
-        with torch.autocast(x.device.type, enabled=False):
-            result: Tensor = self.norm(F.relu_(self.linear(pooled)))
-        return result
 
 
 def build(name: str, settings: dict[str, Any]) -> SpeakerEncoder:

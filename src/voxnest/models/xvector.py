@@ -16,7 +16,7 @@ from voxnest.errors import ConfigError
 from voxnest.frontends import create_frontend
 from voxnest.models.encoder import SpeakerEncoder
 from voxnest.models.head import MatryoshkaProjection
-from voxnest.models.pooling import create_pooling
+from voxnest.models.pooling import HiddenLayer, create_pooling
 from voxnest.models.redimnet_official import rename
 from voxnest.models.tdnn import TDNNBlock, check_frames
 from voxnest.models.translation import apply_renames, load_weights
@@ -82,19 +82,6 @@ class XVector(nn.Module):
         return self.layers(features.transpose(1, 2).contiguous())
 
 
-class SegmentPooling(nn.Module):
-    """Statistics over time, then a fully connected layer: `[batch, frames, channels]` to `[batch, out_channels]`."""
-
-    def __init__(self, statistics: nn.Module, out_channels: int) -> None:
-        super().__init__()
-        self.statistics, self.out_channels = statistics, out_channels
-        self.segment = TDNNBlock(int(statistics.out_channels), out_channels, affine=False)  # type: ignore[arg-type]
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`[batch, frames, channels]` to `[batch, out_channels]`."""
-        return self.segment(self.statistics(x)[:, None]).squeeze(1)
-
-
 def build(name: str, settings: dict[str, Any]) -> SpeakerEncoder:
     """A `SpeakerEncoder` with an x-vector backbone; `settings` are fields of `XVectorConfig`.
 
@@ -105,7 +92,7 @@ def build(name: str, settings: dict[str, Any]) -> SpeakerEncoder:
     backbone = XVector(config)
     pooling: Any = create_pooling(config.pooling, config.out_channels)
     if config.embedding == "b":
-        pooling = SegmentPooling(pooling, max(config.dims))
+        pooling = HiddenLayer(pooling, max(config.dims))
     head = MatryoshkaProjection(pooling.out_channels, config.dims, norm=False)
     frontend = create_frontend(
         config.frontend, config.bins, **{"min_frames": backbone.min_frames, **config.frontend_options}
@@ -118,8 +105,8 @@ _SETTINGS = {"feat_dim": "bins", "hid_dim": "channels", "stats_dim": "out_channe
 _RENAMES = [
     (r"^frame_(\d)\.conv_1d\.", r"backbone.layers.\1.conv."),
     (r"^frame_(\d)\.bn\.", r"backbone.layers.\1.norm."),
-    (r"^seg_1\.", "pooling.segment.conv."),
-    (r"^seg_bn_1\.", "pooling.segment.norm."),
+    (r"^seg_1\.", "pooling.linear."),
+    (r"^seg_bn_1\.", "pooling.norm."),
     (r"^seg_2\.", "head.linear."),
 ]
 
