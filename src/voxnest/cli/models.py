@@ -1,13 +1,10 @@
 """`voxnest models`: what can be built by name, and which weights are published."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.box import SIMPLE
-
-if TYPE_CHECKING:
-    from voxnest.models.card import Published
 
 
 def models(
@@ -35,6 +32,7 @@ def _list_models() -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from voxnest.models.card import VOX1
     from voxnest.models.counting import count_model
     from voxnest.models.registry import CARDS
 
@@ -49,16 +47,10 @@ def _list_models() -> None:
         table.add_column(column, justify="right")
     table.add_column("what it is")
     for name, card in CARDS.items():
-        eers = (_rates(card.published, f"Vox1-{item}") for item in "OEH")
+        eers = (card.published.rate(item) for item in VOX1)
         counts = (f"{count:.2f}" for count in count_model(name))
         table.add_row(name, *counts, *eers, card.summary)
     Console().print(table)
-
-
-def _rates(published: "Published", trials: str) -> str:
-    normalised = published.eer_as_norm.get(trials)
-    rate = f"{published.eer[trials]:.2f}" if trials in published.eer else "-"
-    return rate if normalised is None else f"{rate} ({normalised:.2f})"
 
 
 def _check() -> None:

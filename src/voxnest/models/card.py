@@ -27,6 +27,11 @@ class Published:
     source: str = ""
     note: str = ""
 
+    def rate(self, trials: str) -> str:
+        """The EER on a list as tables show it: with score normalisation in brackets, "-" for what was not published."""
+        alone = f"{self.eer[trials]:.2f}" if trials in self.eer else "-"
+        return f"{alone} ({self.eer_as_norm[trials]:.2f})" if trials in self.eer_as_norm else alone
+
 
 @dataclass(frozen=True)
 class Card:

@@ -109,7 +109,7 @@ def plot_models(path: str | Path) -> list[Point]:
     axes.set_xticks(_TICKS, [f"{tick:g}" for tick in _TICKS])
     axes.minorticks_off()
     costs = [point.gmacs for point in drawn]
-    axes.set_xlim(min(costs) / 2.5, 2 * max(costs))
+    axes.set_xlim(min(costs) / 4, 2 * max(costs))  # room for labels
     style_axes(
         axes,
         x="GMACs for 2 s of speech",
@@ -158,7 +158,8 @@ def _label(axes: Axes, drawn: Sequence[Point], lines: Sequence[tuple[np.ndarray,
                 zorder=6,
             )
             box = text.get_window_extent()
-            covered = sum(_overlap(box, other) for other in taken)
+            outside = box.width * box.height - _overlap(box, axes.bbox)
+            covered = outside + sum(_overlap(box, other) for other in taken)
             text.remove()
             if best is None or covered < best[0]:
                 best = covered, text, box

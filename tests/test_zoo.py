@@ -1,0 +1,65 @@
+"""The picture of all models, and the page that is generated: they show what the registry holds."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from matplotlib.image import imread
+
+from voxnest.models import plots
+from voxnest.models.card import VOX1
+from voxnest.models.counting import count_parameters
+from voxnest.models.registry import CARDS, create_encoder, list_models
+
+PAGE = Path(__file__).parent.parent / "docs" / "zoo.md"
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counting all models takes seconds; what they cost is tested elsewhere."""
+    costs = iter(torch.linspace(0.3, 30, len(CARDS)).tolist())
+    monkeypatch.setattr(plots, "count_model", lambda name: (1.0, next(costs)))
+
+
+@pytest.mark.usefixtures("quick")
+def test_picture_holds_every_model_with_rates_on_all_three_lists(tmp_path: Path) -> None:
+    drawn = {point.name: point for point in plots.plot_models(tmp_path / "new" / "zoo.png")}
+    published = {
+        name
+        for name, card in CARDS.items()
+        if any(set(VOX1) <= set(eer) for eer in (card.published.eer, card.published.eer_as_norm))
+    }
+    assert published - set(drawn) == {"xvector"}  # above the picture
+    assert drawn["redimnet-b2"].eer == pytest.approx((0.57 + 0.76 + 1.32) / 3)
+    assert drawn["ecapa-tdnn-512"].normalised
+    assert not drawn["redimnet-b2"].normalised
+
+
+@pytest.mark.usefixtures("quick")
+def test_picture_is_a_png_with_colours(tmp_path: Path) -> None:
+    plots.plot_models(tmp_path / "zoo.png")
+    picture = imread(tmp_path / "zoo.png")
+    assert picture.shape[:2] == (1120, 1600)
+    reds = (picture[..., 0] > 0.6) & (picture[..., 1] < 0.3)
+    assert reds.sum() > 500
+
+
+def test_command_names_the_file_that_it_cannot_write(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    command = [sys.executable, "-m", "voxnest", "models", "--plot", str(tmp_path / "file" / "zoo.png")]
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert shown.returncode == 2
+    assert "Traceback" not in shown.stderr
+    assert str(tmp_path / "file") in shown.stderr
+
+
+def test_page_lists_every_model_with_the_parameters_it_has_now() -> None:
+    listed = dict(re.findall(r"^\| `([^`]+)` \| ([\d.]+) ", PAGE.read_text(encoding="utf-8"), re.MULTILINE))
+    assert list(listed) == [name for name in list_models() if name != "redimnet-tiny"]
+    for name, parameters in listed.items():
+        with torch.device("meta"):
+            encoder = create_encoder(name)
+        assert parameters == f"{count_parameters(encoder) / 1e6:.2f}", f"{name}: run tools/zoo.py again"
