@@ -76,7 +76,7 @@ def test_misuse_is_one_clear_error(model, corpus, tmp_path):
     [
         ("--json", "file/r.json", "r.json: cannot be written"),
         ("--json", "folder", "folder: is a folder"),
-        ("--plot", "det.pdf", "det.pdf: the DET plot is a PNG"),
+        ("--plot", "det.pdf", "det.pdf: ends in .pdf"),
     ],
 )
 def test_outputs_that_cannot_be_written_are_known_before_the_work(model, corpus, tmp_path, option, name, message):

@@ -6,6 +6,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from voxnest.errors import ConfigError
+
+
+def check_output(path: Path, suffix: str = "") -> None:
+    """Refuse an output that could not be written, before hours are spent on what should be in it.
+
+    Args:
+        path: of a file that may exist.
+        suffix: that its name must have, such as ".png".
+
+    Raises:
+        ConfigError: it says why.
+    """
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if path.is_dir():
+        raise ConfigError(path, "is a folder", "a file to write")
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise ConfigError(path, f"cannot be written in {folder}", "a file in a folder that you may write to")
+    if suffix and path.suffix.lower() != suffix:
+        raise ConfigError(path, f"ends in {path.suffix or 'nothing'}", f"a name that ends in {suffix}")
+
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:

@@ -1,6 +1,5 @@
 """`voxnest evaluate`: error rates of a model on a trial list, at every dimension."""
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -35,11 +34,12 @@ def evaluate(
 
     from voxnest.evaluation import evaluate as run
     from voxnest.evaluation import plot_det
+    from voxnest.files import check_output
     from voxnest.hub.checkpoint import load_encoder
 
     for output, suffix in ((json, ""), (plot, ".png")):
         if output:
-            _check_output(output, suffix)
+            check_output(output, suffix)
     report = run(load_encoder(model), trials, root, dim, progress=True, interval=interval)
 
     console = Console(markup=False, highlight=False)
@@ -64,16 +64,3 @@ def evaluate(
     if plot:
         plot_det(report, plot)
         console.print(f"DET plot: {plot}")
-
-
-def _check_output(path: Path, suffix: str) -> None:
-    """Refuse an output that could not be written, before hours are spent on what should be in it."""
-    from voxnest.errors import ConfigError
-
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
-    if path.is_dir():
-        raise ConfigError(path, "is a folder", "a file to write")
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise ConfigError(path, f"cannot be written in {folder}", "a file in a folder that you may write to")
-    if suffix and path.suffix.lower() != suffix:
-        raise ConfigError(path, "the DET plot is a PNG picture", f"a name that ends in {suffix}")

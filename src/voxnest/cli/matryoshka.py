@@ -47,12 +47,11 @@ def fit(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from voxnest.corpora.reading import read_corpus
-    from voxnest.errors import ConfigError
+    from voxnest.files import check_output
     from voxnest.hub.checkpoint import load_encoder, save_encoder
     from voxnest.matryoshka.fit import fit as run
 
-    if output.is_dir():
-        raise ConfigError(output, "is a folder", "a file to write, such as model.safetensors")
+    check_output(output)
     encoder = load_encoder(model)
     found = read_corpus(corpus)
     columns = (TextColumn("embedding"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

@@ -83,8 +83,10 @@ def _check() -> None:
 def _plot(path: Path) -> None:
     from rich.console import Console
 
+    from voxnest.files import check_output
     from voxnest.models.plots import plot_models
 
+    check_output(path, ".png")
     drawn = plot_models(path)
     Console().print(f"{len(drawn)} models in {path}", highlight=False, soft_wrap=True)
 

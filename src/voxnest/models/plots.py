@@ -82,7 +82,6 @@ def plot_models(path: str | Path) -> list[Point]:
     Returns:
         What is in the picture.
     """
-    Path(path).parent.mkdir(parents=True, exist_ok=True)  # trouble with it should come before seconds of counting
     drawn = [point for point in points() if point.eer <= _HIGHEST]
     figure, axes = new_axes(10, 7)
     axes.set_xscale("log")
