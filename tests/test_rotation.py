@@ -125,3 +125,26 @@ def test_what_cannot_be_fitted_says_why() -> None:
         pca_rotation(torch.full((3, 8), float("nan")))
     with pytest.raises(ConfigError, match=r"\[16, 16\]"):
         with_dims(trained_like((16,)), [8], torch.eye(8))
+
+
+def test_the_first_direction_tells_the_many_near_speakers_apart_not_the_one_far_away() -> None:
+    torch.manual_seed(0)
+    near = torch.tensor([[0.05 * index, 0.0, 1.0] for index in range(9)])
+    far = torch.tensor([[0.2, 3.0, 1.0]])
+    speakers = torch.arange(10).repeat_interleave(20)
+    embeddings = torch.cat([near, far])[speakers] + 0.003 * torch.randn(200, 3)
+    most_variance, most_told_apart = (
+        pca_rotation(embeddings)[0].abs(),
+        discriminative_rotation(embeddings, speakers)[0].abs(),
+    )
+    assert most_variance[1] > 0.7 > most_variance[0]
+    assert most_told_apart[0] > 0.7 > most_told_apart[1]
+
+
+def test_speakers_that_are_the_same_do_no_harm() -> None:
+    torch.manual_seed(0)
+    embeddings = torch.randn(8, 6).repeat(2, 1)  # every speaker twice, under two names
+    rotation = discriminative_rotation(
+        embeddings, torch.arange(4).repeat_interleave(2).repeat(2) + torch.tensor([0] * 8 + [4] * 8)
+    )
+    torch.testing.assert_close(rotation @ rotation.T, torch.eye(6), atol=1e-5, rtol=0)
