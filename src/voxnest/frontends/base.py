@@ -92,6 +92,11 @@ class SpecAugment(nn.Module):
         self.frequency_width, self.time_width = frequency_width, time_width
         self.first_bin, self.times = first_bin, times
 
+    @staticmethod
+    def up_to(bins: int, frames: int) -> dict[str, tuple[int, int]] | None:
+        """Arguments for bands of at most so many bins and frames; None where both are 0 and nothing is hidden."""
+        return {"frequency_width": (0, bins + 1), "time_width": (0, frames + 1)} if bins or frames else None
+
     def forward(self, features: Tensor) -> Tensor:
         """`[batch, bins, frames]` to the same shape."""
         if not self.training:
@@ -195,6 +200,20 @@ class Frontend(nn.Module):
             deviation, mean = torch.std_mean(waveform, dim=-1, keepdim=True, correction=0)
             waveform = (waveform - mean) / (deviation + self.deviation_floor)
         return waveform
+
+    def _centred_powers(self, waveform: Tensor, window: Tensor, pad_mode: str) -> Tensor:
+        """Powers `[batch, n_fft / 2 + 1, frames]` of frames centred on every `hop_length`-th sample."""
+        spectrum = torch.stft(
+            waveform,
+            self.n_fft,
+            self.hop_length,
+            self.window_length,
+            window,
+            center=True,
+            pad_mode=pad_mode,
+            return_complex=True,
+        )
+        return spectrum.real.square() + spectrum.imag.square()
 
     def _compress(self, powers: Tensor) -> Tensor:
         """Powers to what is normalised: their logarithm, unless a front end says otherwise."""

@@ -39,15 +39,4 @@ class ReDimNetMel(Frontend):
 
     def spectrogram(self, waveform: Tensor) -> Tensor:
         """`waveform [batch, samples]` to powers `[batch, bins, frames]`."""
-        spectrum = torch.stft(
-            waveform,
-            self.n_fft,
-            self.hop_length,
-            self.window_length,
-            self.window,
-            center=True,
-            pad_mode="reflect",
-            return_complex=True,
-        )
-        power = spectrum.real.square() + spectrum.imag.square()
-        return self.filters.T @ power
+        return self.filters.T @ self._centred_powers(waveform, self.window, "reflect")

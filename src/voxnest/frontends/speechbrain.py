@@ -55,17 +55,7 @@ class SpeechBrainFbank(Frontend):
 
     def spectrogram(self, waveform: Tensor) -> Tensor:
         """`waveform [batch, samples]` to powers `[batch, bins, frames]`."""
-        spectrum = torch.stft(
-            waveform,
-            self.n_fft,
-            self.hop_length,
-            self.window_length,
-            self.window,
-            center=True,
-            pad_mode="constant",
-            return_complex=True,
-        )
-        return self.filters.T @ (spectrum.real.square() + spectrum.imag.square())
+        return self.filters.T @ self._centred_powers(waveform, self.window, "constant")
 
     def _compress(self, powers: Tensor) -> Tensor:
         decibels = 10.0 * powers.clamp(min=self.floor).log10()

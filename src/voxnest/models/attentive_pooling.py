@@ -29,6 +29,15 @@ def weighted_statistics(scores: Tensor, x: Tensor, floor: float) -> Tensor:
     return torch.cat([mean.squeeze(1), variance.clamp(min=floor).sqrt()], dim=1)
 
 
+def beside_context(layer: nn.Linear, x: Tensor, context: Tensor) -> Tensor:
+    """A layer over frames `[batch, frames, channels]` that each have `context [batch, size]` beside them.
+
+    The context is the same at every frame, so its share of the layer is computed once per utterance.
+    """
+    own, shared = layer.weight.split([x.shape[-1], context.shape[-1]], dim=1)
+    return F.linear(x, own, layer.bias) + F.linear(context, shared)[:, None]
+
+
 class AttentiveStatisticsPooling(nn.Module):
     """ASTP: mean and standard deviation over time, weighted by an attention per channel.
 
@@ -42,19 +51,17 @@ class AttentiveStatisticsPooling(nn.Module):
 
     def __init__(self, channels: int, bottleneck: int = 128, *, global_context: bool = False) -> None:
         super().__init__()
-        self.channels, self.out_channels, self.global_context = channels, 2 * channels, global_context
+        self.out_channels, self.global_context = 2 * channels, global_context
         self.attend = nn.Linear(channels * (3 if global_context else 1), bottleneck)
         self.score = nn.Linear(bottleneck, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """`[batch, frames, channels]` to `[batch, 2 * channels]`."""
-        weights = self.attend.weight.split(self.channels, dim=1)
-        hidden = F.linear(x, weights[0], self.attend.bias)
         if self.global_context:
-            # The context is the same at every frame, so its share of the layer is computed once per utterance.
             mean, variance = mean_and_variance(x.float())
-            context = torch.cat([mean, torch.sqrt(variance + 1e-7)], dim=1)
-            hidden = hidden + F.linear(context, torch.cat(weights[1:], dim=1))[:, None]
+            hidden = beside_context(self.attend, x, torch.cat([mean, torch.sqrt(variance + 1e-7)], dim=1))
+        else:
+            hidden = self.attend(x)
         return weighted_statistics(self.score(torch.tanh(hidden)), x, floor=1e-7)
 
 
@@ -75,19 +82,18 @@ class ChannelAttentivePooling(nn.Module):
 
     def __init__(self, channels: int, hidden: int = 128, *, global_context: bool = True) -> None:
         super().__init__()
-        self.channels, self.out_channels, self.global_context = channels, 2 * channels, global_context
+        self.out_channels, self.global_context = 2 * channels, global_context
         self.attend = nn.Linear(channels * (3 if global_context else 1), hidden)
         self.norm = BatchNorm(hidden)
         self.score = nn.Linear(hidden, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """`[batch, frames, channels]` to `[batch, 2 * channels]` in float32."""
-        weights = self.attend.weight.split(self.channels, dim=1)
-        hidden = F.linear(x, weights[0], self.attend.bias)
         if self.global_context:
             mean, variance = mean_and_variance(x.float(), correction=0)
-            context = torch.cat([mean, variance.clamp(min=1e-12).sqrt()], dim=1)
-            hidden = hidden + F.linear(context, torch.cat(weights[1:], dim=1))[:, None]
+            hidden = beside_context(self.attend, x, torch.cat([mean, variance.clamp(min=1e-12).sqrt()], dim=1))
+        else:
+            hidden = self.attend(x)
         return weighted_statistics(self.score(torch.tanh(self.norm(F.relu(hidden)))), x, floor=1e-12)
 
 

@@ -19,9 +19,8 @@ from voxnest.frontends import create_frontend
 from voxnest.models.blocks_2d import BasicBlock, ConvNorm, to_frames
 from voxnest.models.encoder import SpeakerEncoder
 from voxnest.models.head import MatryoshkaProjection
-from voxnest.models.layers import BatchNorm
+from voxnest.models.layers import BatchNorm, check_frames
 from voxnest.models.pooling import create_pooling
-from voxnest.models.tdnn import check_frames
 
 FRONTEND_3DSPEAKER = {"window": "povey", "scale": 1.0}
 """Options of 3D-Speaker's filter bank: Kaldi's default window, on waveforms in [-1, 1]."""

@@ -4,8 +4,7 @@ Facts about the foreign layouts live here: `wespeaker.models.campplus.CAMPPlus` 
 `speakerlab.models.campplus.DTDNN.CAMPPlus`, whose weights have the same names.
 """
 
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
@@ -14,7 +13,7 @@ from voxnest.errors import ConfigError
 from voxnest.models.campplus import FRONTEND_3DSPEAKER, build
 from voxnest.models.encoder import SpeakerEncoder
 from voxnest.models.redimnet_official import rename
-from voxnest.models.translation import apply_renames, load_weights
+from voxnest.models.translation import Renames, apply_renames, load_weights
 
 _SETTINGS = {
     "feat_dim": "bins",
@@ -25,7 +24,7 @@ _SETTINGS = {
 }
 
 # In order; each rule is tried on what the ones before have made of the key.
-_RENAMES: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
+_RENAMES: Renames = [
     (r"^xvector\.dense\.linear\.", "head.linear."),
     (r"^xvector\.dense\.nonlinear\.batchnorm\.", "head.out_norm."),
     (r"^head\.layer(\d)\.(\d)\.", lambda match: f"front.blocks.{2 * int(match[1]) + int(match[2]) - 2}."),

@@ -20,8 +20,8 @@ from torch.nn import functional as F
 from voxnest.errors import ConfigError
 from voxnest.models.blocks_2d import ConvNorm, InvertedBottleneck, to_frames
 from voxnest.models.encoder import SpeakerEncoder
+from voxnest.models.layers import check_frames
 from voxnest.models.resnet import assemble, translate_key, translate_settings
-from voxnest.models.tdnn import check_frames
 from voxnest.models.translation import Renames, load_weights
 
 

@@ -18,8 +18,9 @@ from voxnest.frontends import create_frontend
 from voxnest.models.attentive_pooling import ChannelAttentivePooling
 from voxnest.models.encoder import SpeakerEncoder
 from voxnest.models.head import MatryoshkaProjection
+from voxnest.models.layers import check_frames
 from voxnest.models.pooling import POOLINGS, create_pooling
-from voxnest.models.tdnn import SERes2NetBlock, TDNNBlock, check_frames
+from voxnest.models.tdnn import SERes2NetBlock, TDNNBlock
 
 
 @dataclass(frozen=True)

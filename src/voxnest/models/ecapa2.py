@@ -19,8 +19,8 @@ from voxnest.frontends import create_frontend
 from voxnest.models.attentive_pooling import ChannelAttentivePooling
 from voxnest.models.encoder import SpeakerEncoder
 from voxnest.models.head import MatryoshkaProjection
-from voxnest.models.layers import BatchNorm, FrequencySqueezeExcitation
-from voxnest.models.tdnn import SERes2NetBlock, TDNNBlock, check_frames
+from voxnest.models.layers import BatchNorm, FrequencySqueezeExcitation, check_frames
+from voxnest.models.tdnn import SERes2NetBlock, TDNNBlock
 
 
 @dataclass(frozen=True)

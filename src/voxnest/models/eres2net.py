@@ -6,7 +6,6 @@ Source: Chen et al., An Enhanced Res2Net with Local and Global Feature Fusion fo
 translates.
 """
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -17,12 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from voxnest.errors import ConfigError
-from voxnest.frontends import create_frontend
 from voxnest.models.blocks_2d import ConvNorm, Residual, to_frames
 from voxnest.models.encoder import SpeakerEncoder
-from voxnest.models.head import MatryoshkaProjection
-from voxnest.models.pooling import HiddenLayer, create_pooling
-from voxnest.models.tdnn import check_frames
+from voxnest.models.layers import check_frames
+from voxnest.models.resnet import assemble
 
 _STRIDES = (1, 2, 2, 2)
 _FUSING_STAGES = (2, 3)
@@ -214,11 +211,4 @@ def build(name: str, settings: dict[str, Any]) -> SpeakerEncoder:
         ConfigError: for a setting that is wrong.
     """
     config = ERes2NetConfig(**settings)
-    backbone = ERes2Net(config)
-    pooling: Any = create_pooling(config.pooling, backbone.out_channels, floor=config.variance_floor)
-    if config.hidden_layer:
-        pooling = HiddenLayer(pooling, max(config.dims))
-    head = MatryoshkaProjection(pooling.out_channels, config.dims, norm=False)
-    options = {"min_frames": backbone.min_frames, **config.frontend_options}
-    frontend = create_frontend("fbank", config.bins, **options)
-    return SpeakerEncoder(frontend, backbone, pooling, head, name=name, config=dataclasses.asdict(config))
+    return assemble(name, config, ERes2Net(config), floor=config.variance_floor, **config.frontend_options)

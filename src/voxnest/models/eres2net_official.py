@@ -5,7 +5,7 @@ of `speakerlab.models.eres2net`.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
@@ -14,8 +14,8 @@ from voxnest.errors import ConfigError
 from voxnest.models.campplus import FRONTEND_3DSPEAKER
 from voxnest.models.encoder import SpeakerEncoder
 from voxnest.models.eres2net import SIZES, build
-from voxnest.models.redimnet_official import rename
-from voxnest.models.translation import apply_renames, load_weights
+from voxnest.models.resnet import translate_key
+from voxnest.models.translation import Renames, load_weights
 
 _SETTINGS = {
     "feat_dim": "bins",
@@ -28,7 +28,7 @@ _SETTINGS = {
 _3DSPEAKER = {**_SETTINGS, "m_channels": "channels", "num_blocks": "blocks"}
 
 # In order; each rule is tried on what the ones before have made of the key.
-_RENAMES: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
+_RENAMES: Renames = [
     (r"^conv1\.", "stem.conv."),
     (r"^bn1\.", "stem.norm."),
     (r"^layer(\d)\.", lambda match: f"stages.{int(match[1]) - 1}."),
@@ -116,8 +116,7 @@ def _translate_settings(
 
 def _load(settings: dict[str, Any], state_dict: Mapping[str, Tensor], name: str) -> SpeakerEncoder:
     encoder = build(name, settings)
-    hidden = encoder.config["hidden_layer"]
-    load_weights(encoder, name, _absorb_biases(state_dict), lambda key: translate_key(key, hidden))
+    load_weights(encoder, name, _absorb_biases(state_dict), lambda key: translate_key(key, _RENAMES, encoder))
     return encoder.eval()
 
 
@@ -138,13 +137,3 @@ def _absorb_biases(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if mean in weights and weights[mean].shape == weights[key].shape:
             weights[mean] = weights[mean] - weights.pop(key)
     return weights
-
-
-def translate_key(key: str, hidden: bool) -> str:
-    """Our name of a key of 3D-Speaker; `hidden` with a further linear layer before the embedding."""
-    if key.startswith("pool."):
-        return rename(key).replace("pooling.", "pooling.pooling." if hidden else "pooling.", 1)
-    key = re.sub(r"^seg_1\.", "pooling.linear." if hidden else "head.linear.", key)
-    key = re.sub(r"^seg_bn_1\.", "pooling.norm.", key)
-    key = re.sub(r"^seg_2\.", "head.linear.", key)
-    return apply_renames(key, _RENAMES)

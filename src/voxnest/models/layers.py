@@ -13,6 +13,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from voxnest.errors import AudioError
+
+
+def check_frames(features: Tensor, needed: int) -> None:
+    """Refuse features `[batch, bins, frames]` that are too short for a network.
+
+    Raises:
+        AudioError: that says how many frames are needed.
+    """
+    if features.shape[-1] < needed:
+        raise AudioError("features", f"{features.shape[-1]} frames", f"at least {needed}")
+
 
 def standardized(weight: Tensor) -> Tensor:
     """A weight whose every output has zero mean and unit deviation (weight standardisation, arXiv 1903.10520)."""

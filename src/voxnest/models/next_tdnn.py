@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from voxnest.errors import AudioError, CheckpointError, ConfigError
-from voxnest.frontends import create_frontend
+from voxnest.errors import CheckpointError, ConfigError
+from voxnest.frontends import SpecAugment, create_frontend
 from voxnest.models.attentive_pooling import NormalizedAttentivePooling
 from voxnest.models.encoder import SpeakerEncoder
 from voxnest.models.head import MatryoshkaProjection
-from voxnest.models.layers import TimeConv
+from voxnest.models.layers import TimeConv, check_frames
 from voxnest.models.translation import apply_renames, load_weights
 
 STEM_KERNEL = 4
@@ -148,8 +148,7 @@ class NeXtTDNN(nn.Module):
         Raises:
             AudioError: for fewer frames than the stem's kernel has.
         """
-        if features.shape[-1] < STEM_KERNEL:
-            raise AudioError("features", f"{features.shape[-1]} frames", f"at least {STEM_KERNEL}")
+        check_frames(features, STEM_KERNEL)
         x = self.stem_norm(self.stem(features).transpose(1, 2))
         maps = []
         for stage in self.stages:
@@ -165,12 +164,11 @@ def build(name: str, settings: dict[str, Any]) -> SpeakerEncoder:
         ConfigError: for a setting that is wrong.
     """
     config = NeXtTDNNConfig(**settings)
-    masks = {"frequency_width": (0, config.mask_bins + 1), "time_width": (0, config.mask_frames + 1)}
     frontend = create_frontend(
         "mel",
         config.bins,
         min_frames=STEM_KERNEL,
-        spec_augment=masks if config.mask_bins or config.mask_frames else None,
+        spec_augment=SpecAugment.up_to(config.mask_bins, config.mask_frames),
     )
     backbone = NeXtTDNN(config)
     pooling = NormalizedAttentivePooling(backbone.out_channels, backbone.out_channels // 8)

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from voxnest.errors import ConfigError
-from voxnest.frontends import create_frontend
+from voxnest.frontends import SpecAugment, create_frontend
 from voxnest.models.blocks_1d import TimeContext
 from voxnest.models.encoder import SpeakerEncoder
 from voxnest.models.head import MatryoshkaProjection
@@ -228,9 +228,8 @@ def assemble(name: str, config: Any, backbone: Any, **frontend_options: Any) -> 
     if config.previous_maps:
         raise ConfigError("previous_maps", str(config.previous_maps), "0 in an encoder (build the backbone alone)")
     options = {**config.frontend_options, **frontend_options}
-    if config.mask_bins or config.mask_frames:
-        widths = {"frequency_width": (0, config.mask_bins + 1), "time_width": (0, config.mask_frames + 1)}
-        options["spec_augment"] = widths
+    if masks := SpecAugment.up_to(config.mask_bins, config.mask_frames):
+        options["spec_augment"] = masks
     frontend = create_frontend(config.frontend, config.bins, hop_length=config.hop_length, **options)
     pooling = create_pooling(config.pooling, backbone.out_channels, global_context=config.global_context)
     head = MatryoshkaProjection(pooling.out_channels, config.dims, out_norm=config.out_norm)  # type: ignore[arg-type]

@@ -12,10 +12,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from voxnest.errors import AudioError, ConfigError
+from voxnest.errors import ConfigError
 from voxnest.models.blocks_1d import CONTEXTS, AttentionSettings, FrequencyMixer, TimeContext
 from voxnest.models.encoder import SpeakerEncoder
-from voxnest.models.layers import BLOCKS_2D, BatchNorm, GroupNorm, TimeFrequencyConv, WeightedSum, create_block_2d
+from voxnest.models.layers import (
+    BLOCKS_2D,
+    BatchNorm,
+    GroupNorm,
+    TimeFrequencyConv,
+    WeightedSum,
+    check_frames,
+    create_block_2d,
+)
 from voxnest.models.redimnet import MapsStem, assemble
 
 Stage = tuple[Sequence[int], int, float, Sequence[Sequence[int]], int | None]
@@ -282,9 +290,8 @@ class ReDimNet2(nn.Module):
         maps: list[Tensor] = []
         stem_input = features
         if isinstance(features, Tensor):
+            check_frames(features, self.time_stride)
             frames = features.shape[-1] // self.time_stride * self.time_stride
-            if not frames:
-                raise AudioError("features", f"{features.shape[-1]} frames", f"at least {self.time_stride}")
             stem_input = features[..., :frames].transpose(1, 2).unsqueeze(-1)
         else:
             maps.extend(features)

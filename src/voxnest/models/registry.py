@@ -23,8 +23,8 @@ def create_encoder(name: str, *, dims: Sequence[int] | None = None, **overrides:
     Args:
         name: one of `list_models()`.
         dims: sizes of the embeddings; several make a Matryoshka head, each a prefix of the largest.
-        overrides: settings that replace the registry's, by the field names of the model's configuration
-            (`voxnest.models.redimnet.ReDimNetConfig`, `voxnest.models.redimnet2.ReDimNet2Config`).
+        overrides: settings that replace the registry's, by the field names of the model's configuration (the
+            `config_type` of its card, such as `voxnest.models.redimnet.ReDimNetConfig`).
 
     Raises:
         ConfigError: for an unknown name or setting; it names the nearest right one.

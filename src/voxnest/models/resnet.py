@@ -27,9 +27,9 @@ from voxnest.models.blocks_2d import (
 )
 from voxnest.models.encoder import SpeakerEncoder
 from voxnest.models.head import MatryoshkaProjection
+from voxnest.models.layers import check_frames
 from voxnest.models.pooling import HiddenLayer, create_pooling
 from voxnest.models.redimnet_official import rename
-from voxnest.models.tdnn import check_frames
 from voxnest.models.translation import Renames, apply_renames, load_weights
 
 BLOCKS: dict[str, type[Residual]] = {
@@ -135,13 +135,18 @@ def build(name: str, settings: dict[str, Any]) -> SpeakerEncoder:
     return assemble(name, config, ResNet(config))
 
 
-def assemble(name: str, config: Any, backbone: Any) -> SpeakerEncoder:
-    """Put front end, pooling and head around a 2-D backbone; `config` has bins, pooling, hidden_layer and dims."""
-    pooling: Any = create_pooling(config.pooling, backbone.out_channels)
+def assemble(
+    name: str, config: Any, backbone: Any, *, floor: float | None = None, **frontend_options: Any
+) -> SpeakerEncoder:
+    """Put front end, pooling and head around a 2-D backbone; `config` has bins, pooling, hidden_layer and dims.
+
+    `floor` is that of `create_pooling`, `frontend_options` are further ones of the filter bank.
+    """
+    pooling: Any = create_pooling(config.pooling, backbone.out_channels, floor=floor)
     if config.hidden_layer:
         pooling = HiddenLayer(pooling, max(config.dims))
     head = MatryoshkaProjection(pooling.out_channels, config.dims, norm=False)
-    frontend = create_frontend("fbank", config.bins, min_frames=backbone.min_frames)
+    frontend = create_frontend("fbank", config.bins, **{"min_frames": backbone.min_frames, **frontend_options})
     return SpeakerEncoder(frontend, backbone, pooling, head, name=name, config=dataclasses.asdict(config))
 
 
@@ -213,7 +218,7 @@ def translate_settings(config: Mapping[str, Any], sizes: Mapping[str, Mapping[st
 
 
 def translate_key(key: str, renames: Renames, encoder: SpeakerEncoder) -> str:
-    """Our name of a key of one of wespeaker's 2-D networks; `renames` are the rules of its backbone."""
+    """Our name of a key of one of wespeaker's or 3D-Speaker's 2-D networks; `renames` are the rules of its backbone."""
     hidden = isinstance(encoder.pooling, HiddenLayer)
     if key.startswith("pool."):
         return rename(key).replace("pooling.", "pooling.pooling." if hidden else "pooling.", 1)

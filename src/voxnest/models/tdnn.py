@@ -10,21 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from voxnest.errors import AudioError, ConfigError
+from voxnest.errors import ConfigError
 from voxnest.models.layers import BatchNorm, TimeConv
 
 PADDINGS = ("zeros", "reflect", "none")
 """What a convolution sees beyond the ends of an utterance; with "none" it gives fewer frames than it takes."""
-
-
-def check_frames(features: Tensor, needed: int) -> None:
-    """Refuse features `[batch, bins, frames]` that are too short for a network.
-
-    Raises:
-        AudioError: that says how many frames are needed.
-    """
-    if features.shape[-1] < needed:
-        raise AudioError("features", f"{features.shape[-1]} frames", f"at least {needed}")
 
 
 def check_padding(padding: str) -> None:

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from voxnest.errors import AudioError, ConfigError
-from voxnest.frontends import create_frontend
+from voxnest.errors import ConfigError
+from voxnest.frontends import SpecAugment, create_frontend
 from voxnest.models.encoder import SpeakerEncoder
 from voxnest.models.head import MatryoshkaProjection
+from voxnest.models.layers import check_frames
 from voxnest.models.pooling import create_pooling
 
 Layer = tuple[int, int, int, tuple[int, int] | None, tuple[int, int]]
@@ -107,8 +108,7 @@ class VGGM(nn.Module):
         Raises:
             AudioError: for fewer frames than `MIN_FRAMES`.
         """
-        if features.shape[-1] < MIN_FRAMES:
-            raise AudioError("features", f"{features.shape[-1]} frames", f"at least {MIN_FRAMES}")
+        check_frames(features, MIN_FRAMES)
         return self.fc6(self.layers(features.unsqueeze(1))).squeeze(2).transpose(1, 2)
 
 
@@ -121,12 +121,11 @@ def build(name: str, settings: dict[str, Any]) -> SpeakerEncoder:
         ConfigError: for a setting that is wrong.
     """
     config = VGGMConfig(**settings)
-    masks = {"frequency_width": (0, config.mask_bins + 1), "time_width": (0, config.mask_frames + 1)}
     frontend = create_frontend(
         "spectrogram",
         config.bins,
         min_frames=MIN_FRAMES,
-        spec_augment=masks if config.mask_bins or config.mask_frames else None,
+        spec_augment=SpecAugment.up_to(config.mask_bins, config.mask_frames),
     )
     backbone = VGGM(config)
     pooling = create_pooling("TAP", backbone.out_channels)

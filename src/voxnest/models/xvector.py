@@ -16,9 +16,10 @@ from voxnest.errors import ConfigError
 from voxnest.frontends import create_frontend
 from voxnest.models.encoder import SpeakerEncoder
 from voxnest.models.head import MatryoshkaProjection
+from voxnest.models.layers import check_frames
 from voxnest.models.pooling import HiddenLayer, create_pooling
 from voxnest.models.redimnet_official import rename
-from voxnest.models.tdnn import TDNNBlock, check_frames
+from voxnest.models.tdnn import TDNNBlock
 from voxnest.models.translation import apply_renames, load_weights
 
 CONTEXTS = ((5, 1), (3, 2), (3, 3), (1, 1), (1, 1))
