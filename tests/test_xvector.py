@@ -47,6 +47,20 @@ def test_embedding_equals_that_of_wespeaker() -> None:
         torch.testing.assert_close(encoder.embed_features(features), expected, atol=1e-5, rtol=0)
 
 
+def test_attentive_pooling_has_the_weights_of_the_checkpoint() -> None:
+    pooling = {
+        "linear1.weight": [128, 24, 1],
+        "linear1.bias": [128],
+        "linear2.weight": [24, 128, 1],
+        "linear2.bias": [24],
+    }
+    weights = make_weights() | {f"pool.{key}": torch.randn(shape) for key, shape in pooling.items()}
+    loaded = from_official({**ARGUMENTS, "pooling_func": "ASTP"}, weights).pooling.state_dict()
+    assert torch.equal(loaded["pooling.attend.weight"], weights["pool.linear1.weight"][..., 0])
+    assert torch.equal(loaded["pooling.score.weight"], weights["pool.linear2.weight"][..., 0])
+    assert torch.equal(loaded["linear.weight"], weights["seg_1.weight"])
+
+
 def test_wrong_weights_and_arguments_are_named() -> None:
     weights = make_weights()
     with pytest.raises(CheckpointError, match=r"head\.linear\.bias"):

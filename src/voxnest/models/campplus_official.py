@@ -12,8 +12,7 @@ from torch import Tensor
 from voxnest.errors import ConfigError
 from voxnest.models.campplus import FRONTEND_3DSPEAKER, build
 from voxnest.models.encoder import SpeakerEncoder
-from voxnest.models.redimnet_official import rename
-from voxnest.models.translation import Renames, apply_renames, load_weights
+from voxnest.models.translation import ENDING, Renames, apply_renames, load_weights
 
 _SETTINGS = {
     "feat_dim": "bins",
@@ -108,5 +107,5 @@ def _load(settings: dict[str, Any], state_dict: Mapping[str, Tensor], name: str)
 def translate_key(key: str) -> str:
     """Our name of a key of the reference."""
     if key.startswith(("pool.", "xvector.stats.")):  # wespeaker's class holds its pooling twice
-        return rename(key.replace("xvector.stats.", "pool."))
+        return apply_renames(key.replace("xvector.stats.", "pool."), ENDING)
     return apply_renames(key, _RENAMES)

@@ -14,8 +14,7 @@ from torch import Tensor
 from voxnest.errors import CheckpointError, ConfigError
 from voxnest.models.ecapa import build
 from voxnest.models.encoder import SpeakerEncoder
-from voxnest.models.redimnet_official import rename
-from voxnest.models.translation import apply_renames, load_weights
+from voxnest.models.translation import ENDING, apply_renames, load_weights
 
 _WESPEAKER = {
     "channels": "channels",
@@ -218,7 +217,7 @@ def _check_normalization(arguments: Mapping[str, Any]) -> None:
 
 
 def _translate_wespeaker(key: str) -> str:
-    return rename(_translate(key, _WESPEAKER_KEYS, first_block=2))
+    return apply_renames(_translate(key, _WESPEAKER_KEYS, first_block=2), ENDING)
 
 
 def _translate_speechbrain(key: str) -> str:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from voxnest.errors import ConfigError
 from voxnest.models.encoder import SpeakerEncoder
 from voxnest.models.redimnet import ReDimNet, ReDimNetConfig, build
-from voxnest.models.translation import apply_renames, load_weights, squeeze_axes
+from voxnest.models.translation import ENDING, apply_renames, load_weights, squeeze_axes
 
 FRONTENDS = {
     "pt": "mel",
@@ -99,15 +99,7 @@ _RENAMES = [
     (r"\.layer_norm\.", ".norm."),
     (r"\.feed_forward\.intermediate_dense\.", ".expand."),
     (r"\.feed_forward\.output_dense\.", ".contract."),
-    (r"^pool\.linear1\.", "pooling.attend."),
-    (r"^pool\.linear2\.", "pooling.score."),
-    (r"^pool\.n_query\.", "pooling.queries."),
-    (r"^pool\.", "pooling."),
-    (r"\.heads_att_trans\.(\d+)\.att_0\.", r".attend.\1.0."),
-    (r"\.heads_att_trans\.(\d+)\.att_1\.", r".attend.\1.2."),
-    (r"^bn\.", "head.norm."),
-    (r"^bn2\.", "head.out_norm."),
-    (r"^linear\.", "head.linear."),
+    *ENDING,
 ]
 
 _BLOCK = re.compile(r"^backbone\.stage(\d+)\.(\d+)\.(.*)$")

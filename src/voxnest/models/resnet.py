@@ -29,8 +29,7 @@ from voxnest.models.encoder import SpeakerEncoder
 from voxnest.models.head import MatryoshkaProjection
 from voxnest.models.layers import check_frames
 from voxnest.models.pooling import HiddenLayer, create_pooling
-from voxnest.models.redimnet_official import rename
-from voxnest.models.translation import Renames, apply_renames, load_weights
+from voxnest.models.translation import ENDING, Renames, apply_renames, load_weights
 
 BLOCKS: dict[str, type[Residual]] = {
     "basic": BasicBlock,
@@ -221,7 +220,7 @@ def translate_key(key: str, renames: Renames, encoder: SpeakerEncoder) -> str:
     """Our name of a key of one of wespeaker's or 3D-Speaker's 2-D networks; `renames` are the rules of its backbone."""
     hidden = isinstance(encoder.pooling, HiddenLayer)
     if key.startswith("pool."):
-        return rename(key).replace("pooling.", "pooling.pooling." if hidden else "pooling.", 1)
+        return apply_renames(key, ENDING).replace("pooling.", "pooling.pooling." if hidden else "pooling.", 1)
     key = re.sub(r"^seg_1\.", "pooling.linear." if hidden else "head.linear.", key)
     key = re.sub(r"^seg_bn_1\.", "pooling.norm.", key)
     key = re.sub(r"^seg_2\.", "head.linear.", key)

@@ -10,6 +10,19 @@ from voxnest.errors import CheckpointError
 Renames = Sequence[tuple[str, str | Callable[[re.Match[str]], str]]]
 """Patterns of keys, and what takes their place."""
 
+ENDING: Renames = [
+    (r"^pool\.linear1\.", "pooling.attend."),
+    (r"^pool\.linear2\.", "pooling.score."),
+    (r"^pool\.n_query\.", "pooling.queries."),
+    (r"^pool\.", "pooling."),
+    (r"\.heads_att_trans\.(\d+)\.att_0\.", r".attend.\1.0."),
+    (r"\.heads_att_trans\.(\d+)\.att_1\.", r".attend.\1.2."),
+    (r"^bn\.", "head.norm."),
+    (r"^bn2\.", "head.out_norm."),
+    (r"^linear\.", "head.linear."),
+]
+"""What comes after the backbone, pooling and embedding layers, as wespeaker and the official ReDimNet name it."""
+
 Adapt = Callable[[Tensor, Tensor, str], Tensor]
 """Brings a foreign weight into the axes of ours, which has that key. One that cannot fit is given back as it is."""
 _LISTED = 20

@@ -18,9 +18,8 @@ from voxnest.models.encoder import SpeakerEncoder
 from voxnest.models.head import MatryoshkaProjection
 from voxnest.models.layers import check_frames
 from voxnest.models.pooling import HiddenLayer, create_pooling
-from voxnest.models.redimnet_official import rename
 from voxnest.models.tdnn import TDNNBlock
-from voxnest.models.translation import apply_renames, load_weights
+from voxnest.models.translation import ENDING, apply_renames, load_weights
 
 CONTEXTS = ((5, 1), (3, 2), (3, 3), (1, 1), (1, 1))
 """Kernel size and dilation of the layers that see frames."""
@@ -137,6 +136,6 @@ def from_official(config: Mapping[str, Any], state_dict: Mapping[str, Tensor], n
 
 def _translate(key: str) -> str:
     if key.startswith("pool."):
-        return rename(key).replace("pooling.", "pooling.statistics.")
+        return apply_renames(key, ENDING).replace("pooling.", "pooling.pooling.", 1)
     key = apply_renames(key, _RENAMES)
     return re.sub(r"^(backbone\.layers\.)(\d)", lambda match: f"{match[1]}{int(match[2]) - 1}", key)
