@@ -4,6 +4,9 @@ Every error that a user can cause is a `VoxnestError`. Its text is one line: wha
 what was found, and what was expected. The command line prints that line and exits with status 2.
 """
 
+import difflib
+from collections.abc import Iterable
+
 
 class VoxnestError(Exception):
     """Base of all errors that a user's input can cause.
@@ -45,3 +48,21 @@ class TrialError(VoxnestError):
 
 class TrainingError(VoxnestError):
     """A training run that cannot go on, such as one whose loss is not finite."""
+
+
+def one_of(name: object, names: Iterable[object]) -> str:
+    """What to expect in place of an unknown name: the nearest of `names` if one is near, and all if they are few.
+
+    Example:
+        >>> one_of("redimnet-b22", ["redimnet-b1", "redimnet-b2"])
+        "'redimnet-b2'? One of redimnet-b1, redimnet-b2"
+    """
+    known = {str(item).lower(): str(item) for item in names}
+    near = difflib.get_close_matches(str(name).lower(), known, n=1)
+    every = "one of " + ", ".join(known.values())
+    if not near:
+        return every
+    return f"{known[near[0]]!r}?" + (f" O{every[1:]}" if len(known) <= _FEW else "")
+
+
+_FEW = 8

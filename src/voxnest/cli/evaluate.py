@@ -37,9 +37,10 @@ def evaluate(
     from voxnest.files import check_output
     from voxnest.hub.checkpoint import load_encoder
 
-    for output, suffix in ((json, ""), (plot, ".png")):
-        if output:
-            check_output(output, suffix)
+    if json:
+        check_output(json)
+    if plot:
+        check_output(plot, ".png")
     report = run(load_encoder(model), trials, root, dim, progress=True, interval=interval)
 
     console = Console(markup=False, highlight=False)

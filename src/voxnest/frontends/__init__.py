@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from voxnest.errors import ConfigError
+from voxnest.errors import ConfigError, one_of
 from voxnest.frontends.base import Frontend, SpecAugment, mel_filters
 from voxnest.frontends.kaldi import KaldiFbank
 from voxnest.frontends.mel import ReDimNetMel
@@ -49,7 +49,7 @@ def create_frontend(name: str, bins: int, *, spec_augment: Mapping[str, Any] | N
         ConfigError: for an unknown name or option.
     """
     if name not in FRONTENDS:
-        raise ConfigError("frontend", repr(name), "one of " + ", ".join(FRONTENDS))
+        raise ConfigError("frontend", repr(name), one_of(name, FRONTENDS))
     try:
         with torch.device("cpu"):  # its constants are there even in a network on the meta device, which is only counted
             masking = None if spec_augment is None else SpecAugment(**spec_augment)

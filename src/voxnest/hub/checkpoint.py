@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
@@ -21,6 +22,7 @@ from voxnest.hub.foreign import SUFFIXES, is_pytorch_file, read_foreign
 from voxnest.hub.releases import find_release, names_release
 from voxnest.hub.speechbrain import is_speechbrain, read_speechbrain
 from voxnest.hub.wespeaker import is_wespeaker, read_wespeaker
+from voxnest.models.device import find_device
 from voxnest.models.encoder import SpeakerEncoder
 from voxnest.models.registry import CARDS, create_encoder
 
@@ -89,8 +91,9 @@ def load_encoder(
     dataset: str | None = None,
     sha256: str | None = None,
     progress: bool = True,
+    device: str | torch.device = "cpu",
 ) -> SpeakerEncoder:
-    """The encoder of published weights, a file, or a directory: in eval mode, on the CPU.
+    """The encoder of published weights, a file, or a directory: in eval mode.
 
     Args:
         source: "default" (the small model that comes with voxnest, see docs/default-model.md), the name of a model
@@ -102,11 +105,12 @@ def load_encoder(
         dataset: of published weights, what they were trained on: "vox2", "vb2", "vb2+vox2+cnc".
         sha256: refuse a file with another digest.
         progress: show a download's progress on stderr.
+        device: where to put it: "cpu", "cuda", "cuda:1", "mps", or "auto" for a GPU if there is one.
 
     Raises:
         CheckpointError: if the file is missing, damaged, unsafe to read or of an unknown kind, its weights do not fit,
             or it cannot be downloaded.
-        ConfigError: if no such weights are published; it lists those that are.
+        ConfigError: if no such weights are published (it lists those that are), or the device is not there.
 
     Example:
         >>> encoder = load_encoder()
@@ -114,6 +118,13 @@ def load_encoder(
         >>> encoder = load_encoder("redimnet-m", train_type="ptn", dataset="vb2")
         >>> encoder = load_encoder("runs/mine")
     """
+    place = find_device(device)  # before anything is downloaded
+    return _load(source, train_type, dataset, sha256, progress).to(place)
+
+
+def _load(
+    source: str | Path, train_type: str | None, dataset: str | None, sha256: str | None, progress: bool
+) -> SpeakerEncoder:
     if str(source) == DEFAULT:
         if train_type or dataset:
             raise ConfigError("train_type and dataset", "given with the default model", "the name of a model")

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from voxnest.errors import CheckpointError, ConfigError
+from voxnest.errors import CheckpointError, ConfigError, one_of
 from voxnest.models import df_resnet, eres2net, resnet
 from voxnest.models.encoder import SpeakerEncoder
 from voxnest.models.registry import CARDS
@@ -62,7 +62,7 @@ def convert(
         CheckpointError: if keys are missing or unexpected (it lists them), or shapes differ.
     """
     if architecture not in _ARCHITECTURES:
-        raise ConfigError("architecture", repr(architecture), "one of " + ", ".join(_ARCHITECTURES))
+        raise ConfigError("architecture", repr(architecture), one_of(architecture, _ARCHITECTURES))
     module, default = _ARCHITECTURES[architecture]
     encoder: SpeakerEncoder = import_module(module).from_official(config, state_dict, name or default)
     _flush_subnormals(encoder)

@@ -3,11 +3,10 @@
 Sources: README.md and EVALUATION.md of IDRnD/ReDimNet, README.md of PalabraAI/redimnet2.
 """
 
-import difflib
 import re
 from dataclasses import dataclass, field
 
-from voxnest.errors import ConfigError
+from voxnest.errors import ConfigError, one_of
 from voxnest.models.registry import CARDS
 
 
@@ -137,7 +136,11 @@ def find_release(model: str, *, train_type: str | None = None, dataset: str | No
         return find_release(long[1], dataset=long[2], train_type=long[3])
     of_model = [release for release in RELEASES if release.model == model.lower()]
     if not of_model:
-        raise ConfigError("published weights", f"none for {model!r}", _nearest(model))
+        raise ConfigError(
+            "published weights",
+            f"none for {model!r}",
+            one_of(model, dict.fromkeys(release.model for release in RELEASES)),
+        )
     for release in of_model:
         right_type = train_type is None or release.train_type.removeprefix("ft_") == train_type.removeprefix("ft_")
         if right_type and (dataset is None or dataset in (release.dataset, release.dataset.removesuffix("_v0"))):
@@ -154,7 +157,6 @@ def names_release(source: str) -> bool:
     return any(release.model == name for release in RELEASES)
 
 
-def _nearest(name: str) -> str:
-    names = list(dict.fromkeys(release.model for release in RELEASES))
-    close = difflib.get_close_matches(name.lower(), names, n=1)
-    return f"{close[0]!r}?" if close else "one of " + ", ".join(names)
+def published_models() -> list[str]:
+    """Names of the models of which there are published weights."""
+    return list(dict.fromkeys(release.model for release in RELEASES))

@@ -12,7 +12,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from voxnest.errors import CheckpointError
+from voxnest.errors import CheckpointError, one_of
 from voxnest.hub.pickles import read_pickle
 
 CONFIG, WEIGHTS = "config.yaml", "avg_model.pt"
@@ -54,7 +54,7 @@ def read_wespeaker(directory: str | Path) -> tuple[str, dict[str, Any], dict[str
     settings = _read_config(path)
     name = settings.get("model")
     if name not in CLASSES:
-        raise CheckpointError(path, f"model {name!r}", "one of " + ", ".join(CLASSES))
+        raise CheckpointError(path, f"model {name!r}", one_of(name, CLASSES))
     arguments = _section(path, settings, "model_args")
     dataset = _section(path, settings, "dataset_args")
     contents = read_pickle(Path(directory) / WEIGHTS, "the weights of a wespeaker model")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from voxnest.errors import ConfigError
+from voxnest.errors import ConfigError, one_of
 from voxnest.models.layers import ConvNeXtBlock, TimeConv
 
 CONTEXTS = (
@@ -72,7 +72,7 @@ class AttentionSettings:
 
     def __post_init__(self) -> None:
         if self.activation not in ACTIVATIONS:
-            raise ConfigError("attention: activation", repr(self.activation), "one of " + ", ".join(ACTIVATIONS))
+            raise ConfigError("attention: activation", repr(self.activation), one_of(self.activation, ACTIVATIONS))
 
 
 class RotaryPositions(nn.Module):

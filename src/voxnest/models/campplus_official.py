@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from voxnest.errors import ConfigError
+from voxnest.errors import ConfigError, one_of
 from voxnest.models.campplus import FRONTEND_3DSPEAKER, build
 from voxnest.models.encoder import SpeakerEncoder
 from voxnest.models.translation import ENDING, Renames, apply_renames, load_weights
@@ -94,7 +94,7 @@ def _translate_settings(config: Mapping[str, Any], embedding: str, known: Mappin
             if value != "batchnorm-relu":
                 raise ConfigError(key, repr(value), "'batchnorm-relu'")
         elif key != "memory_efficient":  # saves memory in training, at the cost of time
-            raise ConfigError(key, repr(value), "one of " + ", ".join((embedding, *known)))
+            raise ConfigError(key, repr(value), one_of(value, (embedding, *known)))
     return settings
 
 

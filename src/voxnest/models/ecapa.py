@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from voxnest.errors import ConfigError
+from voxnest.errors import ConfigError, one_of
 from voxnest.frontends import create_frontend
 from voxnest.models.attentive_pooling import ChannelAttentivePooling
 from voxnest.models.encoder import SpeakerEncoder
@@ -67,7 +67,7 @@ class ECAPAConfig:
         if self.padding not in ("zeros", "reflect"):
             raise ConfigError("padding", repr(self.padding), "'zeros' or 'reflect'")
         if self.pooling not in (*POOLINGS, "CAS"):
-            raise ConfigError("pooling", repr(self.pooling), "one of " + ", ".join((*POOLINGS, "CAS")))
+            raise ConfigError("pooling", repr(self.pooling), one_of(self.pooling, (*POOLINGS, "CAS")))
         if len(self.kernel_sizes) < 3:
             raise ConfigError("kernel_sizes", repr(list(self.kernel_sizes)), "first layer, blocks, aggregating layer")
         if len(self.dilations) != len(self.kernel_sizes):

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from voxnest.errors import ConfigError
+from voxnest.errors import ConfigError, one_of
 from voxnest.models.campplus import FRONTEND_3DSPEAKER
 from voxnest.models.encoder import SpeakerEncoder
 from voxnest.models.eres2net import SIZES, build
@@ -102,7 +102,7 @@ def _translate_settings(
     config: Mapping[str, Any], embedding: str, known: Mapping[str, str], name: str
 ) -> dict[str, Any]:
     if name not in SIZES:
-        raise ConfigError("architecture", repr(name), "one of " + ", ".join(SIZES))
+        raise ConfigError("architecture", repr(name), one_of(name, SIZES))
     settings = dict(SIZES[name])
     for key, value in config.items():
         if key in known:
@@ -110,7 +110,7 @@ def _translate_settings(
         elif key == embedding:
             settings["dims"] = (value,)
         else:
-            raise ConfigError(key, repr(value), "one of " + ", ".join((embedding, *known)))
+            raise ConfigError(key, repr(value), one_of(value, (embedding, *known)))
     return settings
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from voxnest.errors import CheckpointError, ConfigError
+from voxnest.errors import CheckpointError, ConfigError, one_of
 from voxnest.frontends import SpecAugment, create_frontend
 from voxnest.models.attentive_pooling import NormalizedAttentivePooling
 from voxnest.models.encoder import SpeakerEncoder
@@ -250,7 +250,7 @@ def translate_settings(config: Mapping[str, Any]) -> dict[str, Any]:
             settings["kernel_sizes"] = (value,) if isinstance(value, int) else tuple(value)
         elif key == "block":
             if value not in _BLOCKS:
-                raise ConfigError("block", repr(value), "one of " + ", ".join(_BLOCKS))
+                raise ConfigError("block", repr(value), one_of(value, _BLOCKS))
             settings["light"] = _BLOCKS[value]
         elif key == "in_chans":
             settings["bins"] = value

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from voxnest.errors import ConfigError
+from voxnest.errors import ConfigError, one_of
 from voxnest.models.attentive_pooling import (
     AttentiveStatisticsPooling,
     MultiHeadAttentivePooling,
@@ -123,7 +123,7 @@ def create_pooling(name: str, channels: int, *, global_context: bool = False, fl
         ConfigError: for an unknown name.
     """
     if name not in POOLINGS:
-        raise ConfigError("pooling", repr(name), "one of " + ", ".join(POOLINGS))
+        raise ConfigError("pooling", repr(name), one_of(name, POOLINGS))
     if name == "ASTP":
         return AttentiveStatisticsPooling(channels, global_context=global_context)
     if name == "TSTP" and floor is not None:

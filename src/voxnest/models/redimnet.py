@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from voxnest.errors import ConfigError
+from voxnest.errors import ConfigError, one_of
 from voxnest.frontends import SpecAugment, create_frontend
 from voxnest.models.blocks_1d import TimeContext
 from voxnest.models.encoder import SpeakerEncoder
@@ -79,9 +79,9 @@ class ReDimNetConfig:
 
     def __post_init__(self) -> None:
         if self.block_1d not in BLOCKS_1D:
-            raise ConfigError("block_1d", repr(self.block_1d), "one of " + ", ".join(BLOCKS_1D))
+            raise ConfigError("block_1d", repr(self.block_1d), one_of(self.block_1d, BLOCKS_1D))
         if self.block_2d not in BLOCKS_2D:
-            raise ConfigError("block_2d", repr(self.block_2d), "one of " + ", ".join(BLOCKS_2D))
+            raise ConfigError("block_2d", repr(self.block_2d), one_of(self.block_2d, BLOCKS_2D))
         bins = self.bins
         for index, stage in enumerate(self.stages):
             if len(stage) != 4:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from voxnest.errors import ConfigError
+from voxnest.errors import ConfigError, one_of
 from voxnest.models.blocks_1d import CONTEXTS, AttentionSettings, FrequencyMixer, TimeContext
 from voxnest.models.encoder import SpeakerEncoder
 from voxnest.models.layers import (
@@ -106,9 +106,9 @@ class ReDimNet2Config:
 
     def __post_init__(self) -> None:
         if self.block_1d not in BLOCKS_1D:
-            raise ConfigError("block_1d", repr(self.block_1d), "one of " + ", ".join(BLOCKS_1D))
+            raise ConfigError("block_1d", repr(self.block_1d), one_of(self.block_1d, BLOCKS_1D))
         if self.block_2d not in BLOCKS_2D:
-            raise ConfigError("block_2d", repr(self.block_2d), "one of " + ", ".join(BLOCKS_2D))
+            raise ConfigError("block_2d", repr(self.block_2d), one_of(self.block_2d, BLOCKS_2D))
         if self.norm_groups and self.width % self.norm_groups:
             raise ConfigError("norm_groups", str(self.norm_groups), f"a divisor of bins * channels = {self.width}")
         try:

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from voxnest.errors import ConfigError
+from voxnest.errors import ConfigError, one_of
 from voxnest.models.encoder import SpeakerEncoder
 from voxnest.models.redimnet2 import ReDimNet2, ReDimNet2Config, build
 from voxnest.models.redimnet_official import load_official, put_spec_params, rename, translate_frontend
@@ -121,7 +121,7 @@ def translate_settings(config: Mapping[str, Any]) -> dict[str, Any]:
             if value != _FIXED[key]:
                 raise ConfigError(key, repr(value), f"{_FIXED[key]!r} (the official class has no other)")
         elif key not in _WITHOUT_EFFECT and value:
-            raise ConfigError(key, repr(value), "one of " + ", ".join(_SETTINGS))
+            raise ConfigError(key, repr(value), one_of(value, _SETTINGS))
     return settings
 
 
@@ -131,7 +131,7 @@ def _translate_attention(options: Mapping[str, Any]) -> dict[str, Any]:
         if key in _ATTENTION:
             attention[_ATTENTION[key]] = value
         elif key != "rope_max_seq_len":  # the size of a cache there
-            raise ConfigError(f"att_dos: {key}", repr(value), "one of " + ", ".join(_ATTENTION))
+            raise ConfigError(f"att_dos: {key}", repr(value), one_of(value, _ATTENTION))
     return attention
 
 

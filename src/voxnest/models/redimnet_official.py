@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from voxnest.errors import ConfigError
+from voxnest.errors import ConfigError, one_of
 from voxnest.models.encoder import SpeakerEncoder
 from voxnest.models.redimnet import ReDimNet, ReDimNetConfig, build
 from voxnest.models.translation import ENDING, apply_renames, load_weights, squeeze_axes
@@ -209,7 +209,7 @@ def translate_settings(config: Mapping[str, Any]) -> dict[str, Any]:
         elif key == "spec_params":
             continue
         elif key not in _WITHOUT_EFFECT and value:
-            raise ConfigError(key, repr(value), "one of " + ", ".join(_SETTINGS))
+            raise ConfigError(key, repr(value), one_of(value, _SETTINGS))
     if "spec_params" in config:
         put_spec_params(settings, config["spec_params"])
     return settings
@@ -222,7 +222,7 @@ def translate_frontend(feat_type: str) -> str:
         ConfigError: for one that the official classes cannot build either.
     """
     if feat_type not in FRONTENDS:
-        raise ConfigError("feat_type", repr(feat_type), "one of " + ", ".join(FRONTENDS))
+        raise ConfigError("feat_type", repr(feat_type), one_of(feat_type, FRONTENDS))
     return FRONTENDS[feat_type]
 
 

@@ -1,11 +1,10 @@
 """The registry: what can be built by name."""
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
-from voxnest.errors import ConfigError
+from voxnest.errors import ConfigError, one_of
 from voxnest.models.cards import CARDS
 from voxnest.models.encoder import SpeakerEncoder
 
@@ -35,18 +34,13 @@ def create_encoder(name: str, *, dims: Sequence[int] | None = None, **overrides:
         torch.Size([1, 64])
     """
     if name not in CARDS:
-        raise ConfigError("model", repr(name), _nearest(name, list_models()))
+        raise ConfigError("model", repr(name), one_of(name, list_models()))
     card = CARDS[name]
     known = [item.name for item in fields(card.config_type)]
     for key in overrides:
         if key not in known:
-            raise ConfigError(f"{name}: {key}", "unknown setting", _nearest(key, known))
+            raise ConfigError(f"{name}: {key}", "unknown setting", one_of(key, known))
     settings = {**card.settings, **overrides}
     if dims is not None:
         settings["dims"] = tuple(dims)
     return card.build(name, settings)
-
-
-def _nearest(word: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1)
-    return f"{close[0]!r}?" if close else "one of " + ", ".join(known)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from voxnest.errors import ConfigError
+from voxnest.errors import ConfigError, one_of
 from voxnest.frontends import create_frontend
 from voxnest.models.blocks_2d import (
     BasicBlock,
@@ -68,7 +68,7 @@ class ResNetConfig:
 
     def __post_init__(self) -> None:
         if self.block not in BLOCKS:
-            raise ConfigError("block", repr(self.block), "one of " + ", ".join(BLOCKS))
+            raise ConfigError("block", repr(self.block), one_of(self.block, BLOCKS))
         if len(self.blocks) != len(_STRIDES) or min(self.blocks) < 1:
             raise ConfigError("blocks", repr(list(self.blocks)), "four positive numbers")
         if self.bins < 1:
@@ -204,7 +204,7 @@ def translate_settings(config: Mapping[str, Any], sizes: Mapping[str, Mapping[st
         ConfigError: for an unknown size, or an argument that these networks do not have.
     """
     if name not in sizes:
-        raise ConfigError("architecture", repr(name), "one of " + ", ".join(sizes))
+        raise ConfigError("architecture", repr(name), one_of(name, sizes))
     settings = dict(sizes[name])
     for key, value in config.items():
         if key in _SETTINGS:
@@ -212,7 +212,7 @@ def translate_settings(config: Mapping[str, Any], sizes: Mapping[str, Mapping[st
         elif key == "embed_dim":
             settings["dims"] = (value,)
         elif key != "dropout":  # in training only, and on no weight
-            raise ConfigError(key, repr(value), "one of " + ", ".join((*_SETTINGS, "embed_dim", "dropout")))
+            raise ConfigError(key, repr(value), one_of(value, (*_SETTINGS, "embed_dim", "dropout")))
     return settings
 
 

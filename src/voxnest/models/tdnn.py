@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from voxnest.errors import ConfigError
+from voxnest.errors import ConfigError, one_of
 from voxnest.models.layers import BatchNorm, TimeConv
 
 PADDINGS = ("zeros", "reflect", "none")
@@ -24,7 +24,7 @@ def check_padding(padding: str) -> None:
         ConfigError: that lists them.
     """
     if padding not in PADDINGS:
-        raise ConfigError("padding", repr(padding), "one of " + ", ".join(PADDINGS))
+        raise ConfigError("padding", repr(padding), one_of(padding, PADDINGS))
 
 
 class ContextConv(TimeConv):

@@ -1,0 +1,21 @@
+"""Options that several commands share, so that they are called and described alike."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+MODEL_HELP = "A checkpoint or run folder, or a name of voxnest models --weights."
+
+Model = Annotated[str, typer.Option("--model", "-m", metavar="MODEL", help=MODEL_HELP)]
+Dim = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Size of the embeddings.", show_default="the largest the model has"),
+]
+Device = Annotated[
+    str, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1, mps; auto is a GPU if there is one, else the CPU.")
+]
+Json = Annotated[
+    Path | None,
+    typer.Option("--json", metavar="[FILE]", help="Give the results as JSON: in FILE (.json), or on standard output."),
+]
