@@ -50,8 +50,8 @@ class TrainingError(VoxnestError):
     """A training run that cannot go on, such as one whose loss is not finite."""
 
 
-def one_of(name: object, names: Iterable[object]) -> str:
-    """What to expect in place of an unknown name: the nearest of `names` if one is near, and all if they are few.
+def one_of(name: object, names: Iterable[object], *, few: int = 8) -> str:
+    """What to expect in place of an unknown name: the nearest of `names` if one is near, and all if there are at most `few`.
 
     Example:
         >>> one_of("redimnet-b22", ["redimnet-b1", "redimnet-b2"])
@@ -62,7 +62,4 @@ def one_of(name: object, names: Iterable[object]) -> str:
     every = "one of " + ", ".join(known.values())
     if not near:
         return every
-    return f"{known[near[0]]!r}?" + (f" O{every[1:]}" if len(known) <= _FEW else "")
-
-
-_FEW = 8
+    return f"{known[near[0]]!r}?" + (f" O{every[1:]}" if len(known) <= few else "")

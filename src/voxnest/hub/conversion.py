@@ -62,7 +62,7 @@ def convert(
         CheckpointError: if keys are missing or unexpected (it lists them), or shapes differ.
     """
     if architecture not in _ARCHITECTURES:
-        raise ConfigError("architecture", repr(architecture), one_of(architecture, _ARCHITECTURES))
+        raise ConfigError("architecture", repr(architecture), one_of(architecture, _ARCHITECTURES, few=99))
     module, default = _ARCHITECTURES[architecture]
     encoder: SpeakerEncoder = import_module(module).from_official(config, state_dict, name or default)
     _flush_subnormals(encoder)
