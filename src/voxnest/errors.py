@@ -50,16 +50,21 @@ class TrainingError(VoxnestError):
     """A training run that cannot go on, such as one whose loss is not finite."""
 
 
-def one_of(name: object, names: Iterable[object], *, few: int = 8) -> str:
-    """What to expect in place of an unknown name: the nearest of `names` if one is near, and all if there are at most `few`.
+def one_of(name: object, names: Iterable[object], *, few: int = 12) -> str:
+    """What to expect in place of an unknown name: the nearest of `names` if one is near, and all if they are few.
+
+    Args:
+        name: what was asked for.
+        names: what there is.
+        few: the most that are listed beside a near one.
 
     Example:
         >>> one_of("redimnet-b22", ["redimnet-b1", "redimnet-b2"])
-        "'redimnet-b2'? One of redimnet-b1, redimnet-b2"
+        "'redimnet-b2'? one of redimnet-b1, redimnet-b2"
     """
     known = {str(item).lower(): str(item) for item in names}
     near = difflib.get_close_matches(str(name).lower(), known, n=1)
     every = "one of " + ", ".join(known.values())
     if not near:
         return every
-    return f"{known[near[0]]!r}?" + (f" O{every[1:]}" if len(known) <= few else "")
+    return f"{known[near[0]]!r}?" + (f" {every}" if len(known) <= few else "")
