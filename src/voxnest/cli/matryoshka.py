@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from voxnest.cli.command import Command
+
 matryoshka = typer.Typer(help="Make embeddings whose prefixes are embeddings too.", no_args_is_help=True)
 
 
@@ -22,7 +24,7 @@ def _group() -> None:
     pass  # or typer would make `fit` the command itself
 
 
-@matryoshka.command()
+@matryoshka.command(cls=Command)
 def fit(
     model: Annotated[str, typer.Argument(help="A checkpoint or run folder, or a name of voxnest models --weights.")],
     corpus: Annotated[

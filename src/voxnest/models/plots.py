@@ -11,7 +11,7 @@ import numpy as np
 
 from voxnest.drawing import GRID, INK, MUTED, new_axes, save_png, style_axes
 from voxnest.models.card import VOX1, Published
-from voxnest.models.counting import count_model
+from voxnest.models.counting import kept_counts
 from voxnest.models.registry import CARDS
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def points() -> Iterator[Point]:
         rates, normalised = _rates(card.published)
         if rates:
             series = f"{card.family} {card.published.source}"
-            yield Point(name, card.family, series, count_model(name)[1], float(np.mean(rates)), normalised)
+            yield Point(name, card.family, series, kept_counts(name)[1], float(np.mean(rates)), normalised)
 
 
 def _rates(published: Published) -> tuple[list[float], bool]:
