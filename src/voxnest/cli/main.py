@@ -24,7 +24,7 @@ from typing import NoReturn
 from voxnest.errors import VoxnestError
 from voxnest.files import cache_folder, discard_unfinished
 
-GRACE = 0.7
+GRACE = 0.5
 """Seconds between Ctrl-C and the end of a process that is too busy to end by itself, in a library, say."""
 
 _signals: list[int] = []
