@@ -13,6 +13,7 @@ from voxnest.audio import Audio
 from voxnest.errors import AudioError, CheckpointError, ConfigError, VoxnestError
 from voxnest.inference import (
     DEFAULT_THRESHOLD,
+    archive,
     embed_files,
     embed_to_file,
     extract,
@@ -298,7 +299,7 @@ def test_an_output_that_cannot_be_written_is_told_before_the_work(
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("embedded")
 
-    monkeypatch.setattr(extract, "embed_files", refuse)
+    monkeypatch.setattr(archive, "embed_files", refuse)
     (tmp_path / "file").touch()
     for output in (tmp_path, tmp_path / "file" / "out.npz"):
         with pytest.raises(VoxnestError, match=str(tmp_path)):
