@@ -237,13 +237,30 @@ def test_a_bar_is_shown_on_a_terminal_only_and_only_if_it_takes_long(monkeypatch
 COMMAND = [sys.executable, "-m", "voxnest"]
 
 
-def test_a_reader_that_goes_away_early_is_no_traceback(embed: list[object]) -> None:
-    process = subprocess.Popen([*COMMAND, *map(str, embed), "-o", "-"], stdout=-1, stderr=-1)
+@pytest.mark.parametrize("command", ["embed", "verify", "verify as JSON"])
+def test_a_reader_that_goes_away_early_is_one_line_and_status_2(
+    command: str, embed: list[object], verify: list[object], folder: Path
+) -> None:
+    pair = [*verify, folder / "a.wav", folder / "a.wav"]
+    arguments = {"embed": [*embed, "-o", "-"], "verify": pair, "verify as JSON": [*pair, "--json", "-"]}[command]
+    process = subprocess.Popen([*COMMAND, *map(str, arguments)], stdout=-1, stderr=-1)
     assert process.stdout is not None
+    assert process.stderr is not None
     process.stdout.close()
-    errors = process.stderr.read().decode()  # type: ignore[union-attr]
-    assert process.wait(60) != 0
-    assert "Traceback" not in errors
+    errors = process.stderr.read().decode()
+    assert process.wait(60) == 2
+    assert errors.startswith("error: ")
+    assert errors.count("\n") == 1
+
+
+def test_the_answer_can_be_printed_in_any_encoding(
+    run: Run, verify: list[object], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
+    assert run(*verify, folder / "a.wav", folder / "a.wav")[0] == 0
+    sys.stdout.flush()
+    assert b"score 1.0000 >= threshold 0.5000" in written.getvalue()
 
 
 def interrupt(process: subprocess.Popen[bytes]) -> float:

@@ -30,6 +30,7 @@ def verify(
 
     from voxnest.cli.inputs import label, readable
     from voxnest.cli.progress import progress_bar
+    from voxnest.errors import VoxnestError
     from voxnest.files import atomic_write, check_output, is_stream
     from voxnest.hub.checkpoint import load_encoder
     from voxnest.inference import verify as run
@@ -51,13 +52,18 @@ def verify(
     if not answer.calibrated:
         advice = "measure the model's own with voxnest evaluate"
         errors.print(f"[yellow]note:[/] the threshold {answer.threshold:g} is generic; {advice}")
-    if json:
-        with atomic_write(json) as temporary:
-            temporary.write_text(dumps(asdict(answer)) + "\n", encoding="utf-8")
-    if not (json and is_stream(json)):
-        decision = "[bold green]same speaker[/]" if answer.same else "[bold red]different speakers[/]"
-        sign = "≥" if answer.same else "<"
-        details = f"score {answer.score:.4f} {sign} threshold {answer.threshold:.4f}, {answer.dim} numbers"
-        Console(soft_wrap=True, highlight=False).print(f"{decision}  {details}")
+    try:
+        if json:
+            with atomic_write(json) as temporary:
+                temporary.write_text(dumps(asdict(answer)) + "\n", encoding="utf-8")
+        if not (json and is_stream(json)):
+            decision = "[bold green]same speaker[/]" if answer.same else "[bold red]different speakers[/]"
+            console = Console(soft_wrap=True, highlight=False)
+            least = ">=" if console.options.ascii_only else "≥"
+            sign = least if answer.same else "<"
+            details = f"score {answer.score:.4f} {sign} threshold {answer.threshold:.4f}, {answer.dim} numbers"
+            console.print(f"{decision}  {details}")
+    except (BrokenPipeError, SystemExit) as error:  # of rich; status 1 would say that the speakers differ
+        raise VoxnestError("the answer", "nobody reads it: its output was closed") from error
     if not answer.same:
         raise typer.Exit(1)
