@@ -162,19 +162,83 @@ def test_the_same_seed_gives_the_same_losses_and_another_seed_others(configure):
     assert losses(runs[0])[0] != losses(runs[2])[0]
 
 
-@pytest.mark.parametrize(("action", "step", "saved"), [(interrupt, 2, 3), (crash, 3, 2)])
-def test_a_run_that_was_stopped_continues_as_if_it_had_not_been(configure, action, step, saved):
+class InStep(AfterStep):
+    """Does something in a step, when the gradients are there."""
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        if trainer.global_step + 1 == self.step:
+            self.action(trainer, pl_module)
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        pass
+
+
+class InValidation(L.Callback):
+    """A signal while the trials of a validation are embedded."""
+
+    def __init__(self, step: int, number: int = signal.SIGINT):
+        self.step, self.number = step, number
+
+    def on_validation_start(self, trainer, pl_module):
+        if trainer.global_step == self.step:
+            hook = pl_module.encoder.register_forward_hook(lambda *_: os.kill(os.getpid(), self.number))
+            self.remove = hook.remove
+
+    def on_validation_end(self, trainer, pl_module):
+        if trainer.global_step == self.step:
+            self.remove()
+
+
+class InWait(L.Callback):
+    """A signal while the next batch is waited for."""
+
+    def __init__(self, step: int):
+        self.step = step
+
+    def on_train_start(self, trainer, pl_module):
+        loader = trainer.datamodule.loader
+        read = type(loader).__iter__
+
+        def reading(this):
+            for item in read(this):
+                if trainer.global_step == self.step:
+                    os.kill(os.getpid(), signal.SIGINT)
+                yield item
+
+        self.undo = pytest.MonkeyPatch()
+        self.undo.setattr(type(loader), "__iter__", reading)
+
+    def on_exception(self, trainer, pl_module, exception):
+        self.undo.undo()
+
+
+@pytest.mark.parametrize(
+    ("trouble", "saved"),
+    [
+        (AfterStep(interrupt, 2), 2),  # before a validation
+        (AfterStep(interrupt, 3), 3),
+        (InStep(interrupt, 2), 2),
+        (InStep(interrupt, 3), 3),
+        (InValidation(2), 2),
+        (InValidation(6), 6),  # the last
+        (InWait(3), 3),
+        (AfterStep(crash, 3), 2),
+    ],
+    ids=lambda value: f"{type(value).__name__}-{value.step}" if isinstance(value, L.Callback) else None,
+)
+def test_a_run_that_was_stopped_continues_as_if_it_had_not_been(configure, trouble, saved):
     options = ("trainer.max_steps=6", "trainer.val_every_steps=2", "ema=0.5", "trainer.accumulate=2",
                "crops.per_epoch=20", "optimizer.lr=0.01")  # fmt: skip
     whole, stopped = configure(*options, name="whole"), configure(*options, name="stopped")
     expected = quietly(whole)
     with pytest.raises((TrainingInterruptedError, RuntimeError)) as caught:
-        quietly(stopped, AfterStep(action, step))
-    if action is interrupt:
+        quietly(stopped, trouble)
+    if not isinstance(caught.value, RuntimeError):
         assert caught.value.status == 130
         assert caught.value.step == saved
     result = quietly(stopped)
     assert losses(stopped) == losses(whole)
+    assert column(stopped, "eer/32") == column(whole, "eer/32")
     assert result.last == expected.last
     first, second = (load_encoder(c.output / "last.safetensors").state_dict() for c in (whole, stopped))
     assert all(torch.equal(value, second[key]) for key, value in first.items())

@@ -29,15 +29,16 @@ def train(
     settings = load_config(config, overrides or [])
 
     from voxnest.training import run
-    from voxnest.training.callbacks import TrainingInterruptedError
+    from voxnest.training.interruption import TrainingInterruptedError, leave
 
     console = Console()
     try:
-        result = run.train(settings, console=console)
+        result = run.train(settings, console=console, end_process=True)
     except TrainingInterruptedError as interruption:
-        saved = f"step {interruption.step} is saved" if interruption.step else "nothing was saved yet"
-        console.print(f"interrupted: {saved}; the same command continues.", highlight=False)
-        raise typer.Exit(interruption.status) from None
+        if run.is_first_process():
+            saved = f"step {interruption.step} is saved" if interruption.step else "nothing was saved yet"
+            console.print(f"interrupted: {saved}; the same command continues.", highlight=False)
+        leave(interruption.status)
     if not run.is_first_process():
         return
 

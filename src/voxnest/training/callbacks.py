@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import lightning.pytorch as L
 import numpy as np
@@ -18,25 +16,13 @@ from torch import Tensor
 from voxnest.errors import CheckpointError, TrainingError
 from voxnest.files import atomic_write
 from voxnest.hub.checkpoint import save_encoder
+from voxnest.training.interruption import StoppedAtOnce, StopSignals, TrainingInterruptedError
 from voxnest.training.schedules import Clock, Limits, lr_factor, margin_at
 
 if TYPE_CHECKING:
     from voxnest.training.config import TrainingConfig
     from voxnest.training.data import SpeakerData
     from voxnest.training.module import TrainingModule
-
-
-class TrainingInterruptedError(Exception):
-    """Training was stopped by Ctrl-C or SIGTERM, and can be continued.
-
-    Args:
-        step: the last step that is in the checkpoint; None if there is no checkpoint yet.
-        status: the exit status a shell expects.
-    """
-
-    def __init__(self, step: int | None, status: int) -> None:
-        super().__init__(f"interrupted after step {step}")
-        self.step, self.status = step, status
 
 
 class RunControl(L.Callback):
@@ -50,6 +36,7 @@ class RunControl(L.Callback):
         fraction: how much of the training is done.
         save_due: it is time for a checkpoint, the same on all processes.
         interrupted: the signal that asks to stop, the same on all processes; 0 if none.
+        stop: this process's signals.
     """
 
     def __init__(self, config: TrainingConfig, clock: Clock | None = None) -> None:
@@ -59,10 +46,10 @@ class RunControl(L.Callback):
         self.fraction = 0.0
         self.save_due = False
         self.interrupted = 0
+        self.stop = StopSignals()
         self._elapsed = 0.0
         self._saved_at = 0.0
         self._step = -1
-        self._signal = 0
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run has to know."""
@@ -83,9 +70,8 @@ class RunControl(L.Callback):
         self._saved_at = self._elapsed
         self._step = trainer.global_step
         self._update_fraction(trainer)
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):  # Lightning puts the old handlers back
-                signal.signal(number, self._on_signal)
+        self.stop.training = True
+        self.stop.install()  # Lightning has set its own for SIGTERM
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
@@ -118,7 +104,7 @@ class RunControl(L.Callback):
         look = trainer.world_size > 1 or module.device.type == "cpu" or self._step % options.log_every_steps == 0
         look |= self.save_due or self.validation_due or self.limits.fraction(self._step, elapsed) >= 1
         bad_step = int(module.bad_step) if look else -1  # waits for the device
-        votes = [elapsed, float(self.save_due), float(self._signal), float(bad_step)]
+        votes = [elapsed, float(self.save_due), float(self.stop.received), float(bad_step)]
         if trainer.world_size > 1:
             ballot = torch.tensor(votes, dtype=torch.float64, device=module.device)
             votes = trainer.strategy.reduce(ballot, reduce_op="max").tolist()
@@ -144,16 +130,12 @@ class RunControl(L.Callback):
         if self.fraction >= 1:
             trainer.should_stop = True  # Lightning validates once more, then stops
 
-    def _on_signal(self, number: int, frame: object) -> None:
-        if self._signal and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self._signal = number
-
 
 class RunCheckpoints(Checkpoint):
     """Keeps `checkpoints/last.ckpt` and `best.ckpt`, and the encoder alone as `last.` and `best.safetensors`.
 
-    Checkpoints are written after each validation, every few minutes, and when the run is interrupted.
+    Checkpoints are written after each validation, every few minutes, and when the run is interrupted. A validation that
+    was cut short, or was due when the run was interrupted, is made when the run continues.
 
     Args:
         config: of the run.
@@ -184,6 +166,16 @@ class RunCheckpoints(Checkpoint):
         """Take up what was found before."""
         self.best, self.last = state_dict["best"], state_dict["last"]
 
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Validate first if the run was interrupted before it could."""
+        step = trainer.global_step
+        self.saved_step = step or None
+        if step and self.control.validation_due and (self.last is None or self.last["step"] != step):
+            loop = trainer.fit_loop.epoch_loop.val_loop
+            trainer.validating, loop.restarting = True, False
+            loop.run()
+            trainer.training = True
+
     def on_validation_batch_end(
         self,
         trainer: L.Trainer,
@@ -196,7 +188,8 @@ class RunCheckpoints(Checkpoint):
         """Export the encoder, while the averaged weights are in place."""
         module: TrainingModule = pl_module  # type: ignore[assignment]
         found = module.validation
-        assert found is not None
+        if found is None:
+            return
         dim = self.config.best_dim or module.encoder.embedding_dim
         self.last = {"step": found.step, "eer": found.eer, "threshold": found.threshold}
         self._improved = self.best is None or found.eer[dim] < self.best["eer"][dim]
@@ -215,30 +208,42 @@ class RunCheckpoints(Checkpoint):
                 save_encoder(module.encoder, self.folder / f"{name}.safetensors", metadata)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write the checkpoints, then stop if that was asked for."""
+        """Write the checkpoints; stop if the validation was cut short."""
+        module: TrainingModule = pl_module  # type: ignore[assignment]
+        if module.interrupted:
+            self._stop(trainer, module.interrupted)
         self._save(trainer, "last")
         if self._improved:
             self._save(trainer, "best")
-        if self.control.interrupted and self.control.fraction < 1:
-            raise TrainingInterruptedError(self.saved_step, 128 + self.control.interrupted)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Write a checkpoint if it is time, and stop if that was asked for."""
         control = self.control
-        if control.validation_due or not (control.save_due or control.interrupted):
-            return
-        if trainer.global_step != self.saved_step:
-            self._save(trainer, "last")
-        control.save_due = False
         if control.interrupted:
-            raise TrainingInterruptedError(self.saved_step, 128 + control.interrupted)
+            self._stop(trainer, control.interrupted)
+        if control.save_due and not control.validation_due:
+            self._save(trainer, "last")
+            control.save_due = False
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Keep what was trained if a wait for data was interrupted."""
+        if isinstance(exception, StoppedAtOnce) and self.control.stop.training:
+            self._save_new(trainer)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Collect what could not be read."""
         data: SpeakerData = trainer.datamodule  # type: ignore[attr-defined]
         self.unreadable = data.failures()
+
+    def _stop(self, trainer: L.Trainer, number: int) -> NoReturn:
+        self._save_new(trainer)
+        raise TrainingInterruptedError(self.saved_step, 128 + number)
+
+    def _save_new(self, trainer: L.Trainer) -> None:
+        if trainer.global_step != (self.saved_step or 0):
+            self._save(trainer, "last")
 
     def _save(self, trainer: L.Trainer, name: str) -> None:
         trainer.save_checkpoint(self.folder / "checkpoints" / f"{name}.ckpt")

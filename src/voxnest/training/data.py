@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 import os
 import re
-import signal
-import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +33,7 @@ from voxnest.evaluation.trials import (
 )
 from voxnest.files import atomic_write
 from voxnest.training.config import DEFAULT_EPOCHS, DEFAULT_HELD_OUT_SPEAKERS, Crops, TrainingConfig
+from voxnest.training.interruption import StopSignals, WorkerStart
 from voxnest.training.schedules import Limits, duration_at
 
 MOST_WORKERS = 12
@@ -51,6 +50,7 @@ class SpeakerData(L.LightningDataModule):
     Args:
         config: of the run.
         progress: called with the files looked at and their total while a corpus is prepared.
+        stop: the signals that end a wait for the next batch.
 
     Attributes:
         crops: the training crops; from `setup` on, as the others.
@@ -66,8 +66,14 @@ class SpeakerData(L.LightningDataModule):
     trials: Sequence[Trial]
     trials_root: Path
 
-    def __init__(self, config: TrainingConfig, progress: Callable[[int, int], None] | None = None) -> None:
+    def __init__(
+        self,
+        config: TrainingConfig,
+        progress: Callable[[int, int], None] | None = None,
+        stop: StopSignals | None = None,
+    ) -> None:
         super().__init__()
+        self.stop = stop or StopSignals()
         assert config.output is not None
         self.config, self.folder, self.progress = config, config.output, progress
         self.prepare_data_per_node = False
@@ -148,10 +154,11 @@ class SpeakerData(L.LightningDataModule):
             prefetch=True,
             pin_memory=device == "cuda",
         )
+        self.loader.worker_init_fn = WorkerStart()
 
     def train_dataloader(self) -> BatchStream:
         """The endless batches, from the first that was not trained on."""
-        return BatchStream(self.crops, self.loader, self.config.crops, self.batches_done)
+        return BatchStream(self.crops, self.loader, self.config.crops, self.batches_done, self._wait)
 
     def val_dataloader(self) -> DataLoader[Any]:
         """One batch, which stands for all trials: `evaluate` reads and batches the recordings itself."""
@@ -186,6 +193,13 @@ class SpeakerData(L.LightningDataModule):
             return self.config.data.workers or 0
         assert self.trainer is not None
         return max(1, min(MOST_WORKERS, (os.cpu_count() or 1) // self.trainer.num_devices))
+
+    def _wait(self) -> AbstractContextManager[None]:
+        """Around a wait for a batch: a signal ends it if no step is half done, and no other process is in one."""
+        assert self.trainer is not None
+        done = self.trainer.fit_loop.total_batch_idx + 1
+        alone = self.trainer.world_size == 1 and done % self.config.trainer.accumulate == 0
+        return self.stop.at_once() if alone and self.stop.training else nullcontext()
 
     @property
     def _held_out_trials(self) -> Path:
@@ -252,24 +266,32 @@ class BatchStream:
         loader: of the crops.
         options: say how long crops are in which epoch.
         start: number of the first batch.
+        wait: entered around the wait for each batch.
     """
 
-    def __init__(self, crops: CropDataset, loader: CropLoader, options: Crops, start: int = 0) -> None:
-        self.crops, self.loader, self.options, self.start = crops, loader, options, start
+    def __init__(
+        self,
+        crops: CropDataset,
+        loader: CropLoader,
+        options: Crops,
+        start: int = 0,
+        wait: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
+        self.crops, self.loader, self.options, self.start, self.wait = crops, loader, options, start, wait
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
         epoch, batch = divmod(self.start, len(self.loader))
-        self._set_epoch(epoch)
         self.loader.load_state_dict({"epoch": epoch, "batch": batch})
-        batches = iter(self.loader)
-        with _sigint_ignored():  # by the workers that start now: Ctrl-C is for this process to handle
-            first = next(batches)
-        yield first
-        yield from batches
         while True:
-            epoch += 1
             self._set_epoch(epoch)
-            yield from self.loader
+            batches = iter(self.loader)
+            while True:
+                with self.wait():
+                    item = next(batches, None)
+                if item is None:
+                    break
+                yield item
+            epoch += 1
 
     def _set_epoch(self, epoch: int) -> None:
         self.crops.set_epoch(epoch)
@@ -279,15 +301,3 @@ class BatchStream:
 def _check_speakers(corpus: Path, speakers: Collection[str]) -> None:
     if len(speakers) < 2:
         raise CorpusError(corpus, f"only one speaker, {min(speakers)!r}", "two or more speakers")
-
-
-@contextmanager
-def _sigint_ignored() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)

@@ -10,7 +10,8 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -20,11 +21,13 @@ from typing import Any
 import torch
 
 import voxnest
-from voxnest.errors import CheckpointError, ConfigError
+from voxnest.errors import CheckpointError, ConfigError, TrainingError
 from voxnest.files import atomic_write
 from voxnest.training.config import TrainingConfig
-from voxnest.training.settings import dump_config, first_difference, load_config
+from voxnest.training.settings import LENGTH_KEYS, dump_config, first_difference, load_config
 
+LOCK = ".lock"
+RUNNING = "running.json"
 LIBRARIES = ("voxnest", "torch", "lightning", "numpy", "lhotse", "soundfile", "av", "soxr")
 
 
@@ -76,7 +79,9 @@ class RunFolder:
             ConfigError: the folder has a run of another configuration, or is something else.
         """
         if not self.config.exists():
-            if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            if self.path.exists() and (
+                not self.path.is_dir() or {p.name for p in self.path.iterdir()} - {LOCK, RUNNING}
+            ):
                 raise ConfigError(self.path, "is not empty and no run folder", "a new folder as `output`")
         elif self.checkpoint.exists():  # without it nothing is lost if another configuration takes the folder
             difference = first_difference(load_config(self.config), config)
@@ -84,7 +89,15 @@ class RunFolder:
                 key, old, new = difference
                 found = f"holds a run with {key} = {json.dumps(old)}, this one has {json.dumps(new)}"
                 expected = "the same settings to continue, or another folder as `output`"
+                if key in LENGTH_KEYS:
+                    found += "; schedules follow the length of a training, so this is another run"
+                    expected = self.longer
                 raise ConfigError(self.path, found, expected)
+
+    @property
+    def longer(self) -> str:
+        """How to train on from what the run has learnt."""
+        return f"init_from={self.path / 'last.safetensors'} output=NEW to train on from its weights"
 
     def saved_step(self) -> int:
         """The step to continue from; 0 if there is no checkpoint.
@@ -121,20 +134,29 @@ class RunFolder:
             "best_step": result.best_step,
             "unreadable": {str(path): reason for path, reason in result.unreadable.items()},
         }
-        _write_json(self.result, content)
+        write_json(self.result, content)
 
     def write_unreadable(self, files: Mapping[Path, str]) -> None:
-        """List the training files that were skipped, and why."""
+        """List the files that were skipped, and why."""
         if files:
-            with atomic_write(self.unreadable) as temporary:
-                lines = (f"{path}\t{reason}\n" for path, reason in sorted(files.items()))
-                temporary.write_text("".join(lines), encoding="utf-8")
+            with writing(self.unreadable), atomic_write(self.unreadable) as temporary:
+                lines = (f"{path}\t{' '.join(reason.split())}\n" for path, reason in sorted(files.items()))
+                temporary.write_text("".join(lines), encoding="utf-8", errors="surrogateescape")
+
+    def read_unreadable(self) -> dict[Path, str]:
+        """The files that earlier parts of the run skipped."""
+        if not self.unreadable.exists():
+            return {}
+        lines = self.unreadable.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+        return {Path(path): reason for path, _, reason in (line.partition("\t") for line in lines)}
 
     def describe(self, config: TrainingConfig, step: int) -> None:
         """Write the resolved configuration, and add this start of the run to `environment.json`."""
         if step == 0 and self.config.exists() and first_difference(load_config(self.config), config):
             shutil.rmtree(self.path / "validation", ignore_errors=True)  # of a run that saved nothing
-        dump_config(config, self.config)
+            self.unreadable.unlink(missing_ok=True)
+        with writing(self.config):
+            dump_config(config, self.config)
         starts = []
         if step and self.environment.exists():
             starts = json.loads(self.environment.read_text(encoding="utf-8"))["starts"]
@@ -152,11 +174,26 @@ class RunFolder:
             "gpus": gpus,
             "libraries": {name: version(name) for name in LIBRARIES},
         }
-        _write_json(self.environment, {"starts": [*starts, start]})
+        write_json(self.environment, {"starts": [*starts, start]})
 
 
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    with atomic_write(path) as temporary:
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Around the writing of a file of the run: what the system refuses (a full disk, say) names the file.
+
+    Raises:
+        TrainingError: it cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        found = f"cannot be written: {error.strerror or error}"
+        raise TrainingError(path, found, "room and permission to write; the same command continues the run") from error
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a small file of the run."""
+    with writing(path), atomic_write(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 

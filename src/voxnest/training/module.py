@@ -17,6 +17,7 @@ from voxnest.losses import AAMSoftmax, SubCenterAAMSoftmax
 from voxnest.matryoshka import MatryoshkaLoss, with_dims
 from voxnest.matryoshka.loss import bearable_margin
 from voxnest.models.registry import create_encoder
+from voxnest.training.interruption import StoppedAtOnce, StopSignals
 from voxnest.training.optimizers import MuonAdamW
 
 _CROPS_OF_A_CLASS = 4  # to begin with its mean
@@ -93,7 +94,9 @@ class TrainingModule(L.LightningModule):
         losses: of the last batch, per dimension.
         grad_norm: of the last step, before clipping.
         bad_step: the first step whose loss or gradient was not finite; -1 while all were.
-        validation: the outcome of the last validation.
+        validation: the outcome of the last validation; None if a signal cut it short.
+        interrupted: that signal, on all processes; 0 if none.
+        stop: this process's signals.
     """
 
     criterion: MatryoshkaLoss | None
@@ -108,6 +111,8 @@ class TrainingModule(L.LightningModule):
         self.grad_norm: Tensor | None = None
         self.bad_step = torch.tensor(-1)
         self.validation: Validation | None = None
+        self.interrupted = 0
+        self.stop = StopSignals()
         self._embed = torch.compile(self._embed_eagerly) if config.trainer.compile else self._embed_eagerly
         self.frozen = False
         if config.stages.projection_only:
@@ -219,11 +224,11 @@ class TrainingModule(L.LightningModule):
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
         """Embed and score the trials, on the first process; the one batch means nothing."""
         data: SpeakerData = self.trainer.datamodule  # type: ignore[attr-defined]
-        outcome: Validation | VoxnestError | None = None
+        outcome: Validation | VoxnestError | int = 0
         if self.trainer.is_global_zero:
             try:
                 # Not under the autocast of mixed precision, so that `voxnest evaluate` finds the same.
-                with torch.autocast(self.device.type, enabled=False):
+                with self.stop.at_once(), torch.autocast(self.device.type, enabled=False):
                     dims = evaluate(self.encoder, data.trials, data.trials_root).dims
                 outcome = Validation(
                     self.trainer.global_step,
@@ -232,10 +237,14 @@ class TrainingModule(L.LightningModule):
                 )
             except VoxnestError as error:
                 outcome = error
+            except StoppedAtOnce:
+                outcome = self.stop.received
         outcome = self.trainer.strategy.broadcast(outcome)
-        if not isinstance(outcome, Validation):
-            assert outcome is not None
+        if isinstance(outcome, VoxnestError):
             raise outcome
+        if isinstance(outcome, int):
+            self.validation, self.interrupted = None, outcome
+            return
         self.validation = outcome
         rates = {f"eer/{dim}": value for dim, value in outcome.eer.items()}
         self.log_dict(rates, logger=False, batch_size=1)  # for other callbacks; logged by ours

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, NoReturn
 
 import lightning.pytorch as L
@@ -19,16 +20,12 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from rich.console import Console
 
 from voxnest.errors import ConfigError, VoxnestError
-from voxnest.training.callbacks import (
-    AtomicCheckpointIO,
-    MovingAverage,
-    RunCheckpoints,
-    RunControl,
-    TrainingInterruptedError,
-)
+from voxnest.training.callbacks import AtomicCheckpointIO, MovingAverage, RunCheckpoints, RunControl
 from voxnest.training.config import TrainingConfig
 from voxnest.training.data import SpeakerData
 from voxnest.training.folder import RunFolder, TrainingResult
+from voxnest.training.interruption import TrainingInterruptedError, end_with_parent
+from voxnest.training.lock import locked
 from voxnest.training.logs import Display, MetricsFile, MetricsLog, metric_names
 from voxnest.training.module import TrainingModule
 
@@ -38,6 +35,7 @@ def train(
     *,
     console: Console | None = None,
     callbacks: Sequence[L.Callback] = (),
+    end_process: bool = False,
 ) -> TrainingResult:
     """Train, or continue the unfinished run in the configuration's run folder.
 
@@ -49,9 +47,10 @@ def train(
         config: as `load_config` gives it.
         console: where progress is shown.
         callbacks: further Lightning callbacks.
+        end_process: when interrupted at the start, while a library is busy, end the process: for a command.
 
     Raises:
-        ConfigError: a wrong setting, or a run folder of another configuration.
+        ConfigError: a wrong setting, a run folder of another configuration, or in which another process trains.
         CorpusError: a corpus that is empty, of one speaker, or of which nothing can be read.
         TrialError: trials that are malformed or whose recordings are missing.
         CheckpointError: a checkpoint that cannot be read or written.
@@ -63,40 +62,63 @@ def train(
     folder.check(config)
     if (finished := folder.read_result()) is not None:
         return finished
-    step = folder.saved_step()
-    with _quiet():
-        module = TrainingModule(config)
-        control = RunControl(config)
-        log = MetricsLog(config, control)
-        display = Display(config, control, log, console or Console())
-        data = SpeakerData(config, display.preparing)
-        checkpoints = RunCheckpoints(config, control)
-        average = [MovingAverage(config.ema)] if config.ema else []
-        board = TensorBoardLogger(
-            folder.path,
-            name=None,
-            version="tensorboard",
-            default_hp_metric=False,
-            purge_step=step + 1 if step else None,
-        )
-        trainer = _make_trainer(
-            config,
-            callbacks=[control, *average, log, display, *callbacks, checkpoints],
-            logger=[MetricsFile(folder.metrics, metric_names(module.encoder.dims), step), board],
-        )
-        if is_first_process():
-            folder.describe(config, step)
+    end_with_parent()
+    control = RunControl(config)
+    with (
+        locked(folder.path) if _is_first_start() else nullcontext(),
+        control.stop.taken_over(end_process),
+        _quiet(),
+    ):
         try:
-            trainer.fit(module, data, ckpt_path=folder.checkpoint if step else None, weights_only=True)
-        except (VoxnestError, TrainingInterruptedError) as error:
-            _leave(trainer, error)
-        except SystemExit as error:
-            if error.code != 1:  # what Lightning makes of a KeyboardInterrupt
-                raise
-            _leave(trainer, TrainingInterruptedError(checkpoints.saved_step or step or None, 130))
-        finally:
-            if is_first_process():
-                folder.write_unreadable(checkpoints.unreadable or data.failures_here())
+            return _train(config, folder, control, console or Console(), callbacks)
+        except KeyboardInterrupt as error:
+            saved = folder.saved_step() or None
+            raise TrainingInterruptedError(saved, 128 + (control.stop.received or signal.SIGINT)) from error
+
+
+def _train(
+    config: TrainingConfig,
+    folder: RunFolder,
+    control: RunControl,
+    console: Console,
+    callbacks: Sequence[L.Callback],
+) -> TrainingResult:
+    step = folder.saved_step()
+    module = TrainingModule(config)
+    module.stop = control.stop
+    log = MetricsLog(config, control)
+    display = Display(config, control, log, console)
+    data = SpeakerData(config, display.preparing, control.stop)
+    checkpoints = RunCheckpoints(config, control)
+    average = [MovingAverage(config.ema)] if config.ema else []
+    board = TensorBoardLogger(
+        folder.path,
+        name=None,
+        version="tensorboard",
+        default_hp_metric=False,
+        purge_step=step + 1 if step else None,
+    )
+    trainer = _make_trainer(
+        config,
+        callbacks=[control, *average, log, display, *callbacks, checkpoints],
+        logger=[MetricsFile(folder.metrics, metric_names(module.encoder.dims), step), board],
+    )
+    if is_first_process():
+        folder.describe(config, step)
+    unreadable = folder.read_unreadable()
+    try:
+        trainer.fit(module, data, ckpt_path=folder.checkpoint if step else None, weights_only=True)
+    except (VoxnestError, TrainingInterruptedError) as error:
+        _leave(trainer, error)
+    except SystemExit as error:
+        if error.code != 1:  # what Lightning makes of a KeyboardInterrupt
+            raise
+        saved = checkpoints.saved_step or step or None
+        _leave(trainer, TrainingInterruptedError(saved, 128 + (control.stop.received or signal.SIGINT)))
+    finally:
+        unreadable |= checkpoints.unreadable or data.failures_here()
+        if is_first_process():
+            folder.write_unreadable(unreadable)
     assert checkpoints.last is not None
     assert checkpoints.best is not None
     result = TrainingResult(
@@ -106,7 +128,7 @@ def train(
         last=checkpoints.last["eer"],
         best=checkpoints.best["eer"],
         best_step=checkpoints.best["step"],
-        unreadable=checkpoints.unreadable,
+        unreadable=unreadable,
     )
     if trainer.is_global_zero:
         folder.write_result(result)
@@ -116,6 +138,12 @@ def train(
 def is_first_process() -> bool:
     """Whether this is the process, of several, that prints and writes."""
     return getattr(rank_zero_only, "rank", 0) == 0
+
+
+def _is_first_start() -> bool:
+    """Whether this is the first process of the first machine, before Lightning knows of the others."""
+    node = os.environ.get("NODE_RANK") or os.environ.get("GROUP_RANK") or "0"
+    return is_first_process() and node == "0"
 
 
 def _make_trainer(config: TrainingConfig, callbacks: list[L.Callback], logger: list[Any]) -> L.Trainer:

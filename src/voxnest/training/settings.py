@@ -23,6 +23,8 @@ FREE_KEYS = (
     "trainer.save_every_minutes",
 )
 """Keys that may change when a run is continued: they change nothing that is learnt."""
+LENGTH_KEYS = ("trainer.max_steps", "trainer.max_epochs", "trainer.max_minutes")
+"""Keys that say how long a training is."""
 
 
 class _Loader(yaml.SafeLoader):
