@@ -51,7 +51,8 @@ def _adapters(takes: Callable[..., Any]) -> dict[str, Any]:
 
     config = ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False)
     hints: dict[str, Any] = {}
-    for function in [base.__init__ for base in inspect.getmro(takes)] if inspect.isclass(takes) else [takes]:
+    bases = inspect.getmro(takes) if inspect.isclass(takes) else ()
+    for function in [vars(base)["__init__"] for base in bases if "__init__" in vars(base)] or [takes]:
         parameters, known = inspect.signature(function).parameters.values(), get_type_hints(function)
         named = (item.name for item in parameters if item.kind is not item.VAR_KEYWORD and item.name in known)
         hints |= {name: known[name] for name in named if name not in hints}

@@ -6,6 +6,7 @@ from dataclasses import fields
 from typing import Any
 
 from voxnest.errors import ConfigError, one_of
+from voxnest.frontends import Frontend
 from voxnest.frontends.options import check_options
 from voxnest.models.cards import CARDS
 from voxnest.models.encoder import SpeakerEncoder
@@ -62,6 +63,7 @@ def create_encoder(
         asked = ", ".join(f"{key}={reprlib.repr(value)}" for key, value in overrides.items())
         found = error.found if error.subject == name else f"{error.subject}: {error.found}"
         raise ConfigError(f"{name}: {asked}" if asked else name, found, error.expected) from error
+    assert isinstance(encoder.frontend, Frontend)
     encoder.frontend.level = level
     encoder.config["level"] = level
     return encoder

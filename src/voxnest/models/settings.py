@@ -13,7 +13,7 @@ from voxnest.models.encoder import SpeakerEncoder
 
 MOST_WEIGHTS = 2**28
 """The largest network that is built, in numbers: 1 GiB. The largest that was published has 67 million."""
-MOST_TENSORS = 2**16
+MOST_TENSORS = 2**14
 """In how many tensors they may lie: those of the deepest published networks are a thousand."""
 MALFORMED = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 """What code raises that is given what it was not written for."""
@@ -25,7 +25,7 @@ Build = Callable[[str, Mapping[str, Any]], SpeakerEncoder]
 def builder(config_type: type[Config]) -> Callable[[Callable[[str, Config], SpeakerEncoder]], Build]:
     """Make a function of a name and a configuration one of a name and settings, the fields of the configuration.
 
-    The network is made without memory first.
+    The network is made on the meta device first, without memory.
 
     Raises:
         ConfigError: by what is made, for a setting that is unknown, of another type, or of a size that cannot be, such
@@ -39,8 +39,8 @@ def builder(config_type: type[Config]) -> Callable[[Callable[[str, Config], Spea
             try:
                 config = config_type(**checked)
                 with torch.device("meta"), _Limits(name):
-                    assemble(name, config)
-                return assemble(name, config)
+                    planned = assemble(name, config)
+                return planned if torch.empty(0).is_meta else assemble(name, config)
             except MALFORMED as error:
                 found = " ".join(str(error).split()) or type(error).__name__
                 raise ConfigError(name, found, "sizes that fit together") from error
