@@ -113,5 +113,5 @@ def test_a_checkpoint_keeps_its_level_and_one_without_hears_recordings_as_they_a
 
 @pytest.mark.parametrize("level", ["loud", float("nan"), float("inf")])
 def test_a_level_that_is_no_number_is_refused(level: object) -> None:
-    with pytest.raises(ConfigError, match="redimnet-tiny: level: .*number"):
+    with pytest.raises(ConfigError, match=r"redimnet-tiny: level: .*number"):
         create_encoder("redimnet-tiny", level=level)  # type: ignore[arg-type]

@@ -41,18 +41,17 @@ def main() -> None:
     development = evaluate(encoder, options.development)
     encoder.thresholds = {dim: result.threshold for dim, result in development.dims.items()}
     report = evaluate(encoder, options.trials, interval=True)
-    rates = {
+    measured = {
         str(dim): {"eer": result.eer, "interval_95": result.eer_interval, "min_dcf_0.05": result.min_dcf[0.05]}
         for dim, result in report.dims.items()
     }
-    save_encoder(encoder, options.output, {"card": {**CARD, "voices/trials.txt": rates}})
+    save_encoder(encoder, options.output, {"card": {**CARD, "voices/trials.txt": measured}})
     size = options.output.stat().st_size
     if size > LARGEST:
         raise SystemExit(f"{options.output}: {size:,} bytes; expected at most {LARGEST:,}")
     print(f"{options.output}: {size:,} bytes\n")
-    print(
-        "| dimension | EER | 95% over speakers | minDCF(0.05) | threshold | accepts falsely | rejects falsely | EER, own |"
-    )
+    known = "EER | 95% over speakers | minDCF(0.05)"
+    print(f"| dimension | {known} | threshold | false accepts | false rejects | EER, held-out training speakers |")
     print("| ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: |")
     for dim, result in report.dims.items():
         assert result.eer_interval is not None

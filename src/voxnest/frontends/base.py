@@ -142,7 +142,7 @@ class Frontend(nn.Module):
         hop_length: step between frames, in samples.
         level: bring each waveform to this level first, in dB relative to full scale (see `at_level`); None leaves it as
             it is, and then quiet recordings come out otherwise than loud ones wherever `floor` counts: published
-            weights were trained like that. docs/using.md says how much it matters.
+            weights were trained like that. docs/default-model.md says how much it matters.
         normalize_signal: bring each waveform to zero mean and unit deviation first.
         pre_emphasis: coefficient of the first-order high-pass, or None for none.
         normalization: over time, per bin: "mn" subtracts the mean, "mvn" also divides by the deviation, "bn" is a
