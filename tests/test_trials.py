@@ -129,6 +129,7 @@ def test_a_line_that_is_not_text_is_named(tmp_path, content, line, found):
         read_trials(listed(tmp_path, content))
 
 
+@pytest.mark.timeout(60)
 def test_an_endless_device_is_refused_at_once():
     with pytest.raises(TrialError, match=r"^/dev/zero: not a text file"):
         read_trials("/dev/zero")
@@ -136,6 +137,7 @@ def test_an_endless_device_is_refused_at_once():
         read_trials("/dev/null")
 
 
+@pytest.mark.timeout(60)
 def test_a_list_may_come_through_a_pipe(tmp_path):
     """Which can be read once only: errors of a later check do not wait for it again."""
     os.mkfifo(tmp_path / "pipe")

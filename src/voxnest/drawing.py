@@ -69,7 +69,6 @@ def style_axes(axes: Axes, *, x: str, y: str, title: str, subtitle: str) -> None
         side.set_color(GRID)
     heading = axes.set_title(title, loc="left", color=INK, fontsize=13, fontweight="bold", pad=24, parse_math=False)
     below = axes.text(0, 1.02, subtitle, transform=axes.transAxes, color=MUTED, fontsize=9.5, parse_math=False)
-    below.set_in_layout(False)  # a wide one would push the axes together
     for text in (heading, below):
         _fit(text)
 

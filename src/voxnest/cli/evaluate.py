@@ -87,11 +87,11 @@ def evaluate(
     )
     if json:
         report.save_json(json)
-        if not piped:
+        if str(json) not in piped:
             console.print(f"results: {json}", soft_wrap=True)
     if plot:
         plot_det(report, plot)
-        if not piped:
+        if str(plot) not in piped:
             console.print(f"DET plot: {plot}", soft_wrap=True)
 
 
@@ -131,7 +131,7 @@ def _legend(report: EvaluationReport) -> Iterator[str]:
     """What the table's headings mean, in lines of 80 characters at most."""
     if any(result.eer_interval for result in report.dims.values()):
         yield "95%: of the EER, over speakers"
-    yield "verify: what voxnest verify would get wrong at its threshold: non-target trials"
-    yield "accepted, target trials rejected"
+    yield "verify thresh.: used by voxnest verify, which would then accept false acc. % of"
+    yield "the non-target trials and reject false rej. % of the target trials"
     if not all(result.verify.calibrated for result in report.dims.values()):
         yield "*: a generic threshold; the model has none of its own. --threshold gives another"
