@@ -36,7 +36,7 @@ def test_rates_and_levels_of_usable_speech_do_not_matter(samples: np.ndarray) ->
         (lambda x: 0 * x, "is silent"),
         (lambda x: np.tanh(30 * x / np.abs(x).max()).clip(-0.9, 0.9), "is clipped"),
         (lambda x: 0.3 * (4 * x / x.std()).clip(-2, 2), "is clipped"),
-        (lambda x: x - 0.2, "has a constant offset, -20.0% of full scale"),
+        (lambda x: 0.2 * x - 0.3, "has a constant offset, -30.0% of full scale"),
         (lambda x: 0.001 * x, "is very quiet"),
         (lambda x: np.where(np.arange(len(x)) < 12000, x, 1e-4 * x), "of speech"),
     ],
@@ -62,8 +62,8 @@ def test_pauses_and_clicks_are_not_speech(samples: np.ndarray) -> None:
     assert 0.5 * len(samples) / 16000 < alone < len(samples) / 16000
     room = 1e-4 * np.random.default_rng(0).standard_normal(30 * 16000)
     assert seconds(np.concatenate([room, samples, room])) == pytest.approx(alone, abs=0.1)
-    clicked = samples.copy()
-    clicked[5000:5010] = 1.0
+    clicked = 0.05 * samples
+    clicked[5000:5100] = 1.0
     assert seconds(clicked) == pytest.approx(alone, abs=0.1)
 
 
