@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from voxnest.cli.command import Command
 from voxnest.cli.options import MODEL_HELP, Device
 
 matryoshka = typer.Typer(help="Make embeddings whose prefixes are embeddings too.", no_args_is_help=True)
@@ -24,7 +25,7 @@ def _group() -> None:
     pass  # or typer would make `fit` the command itself
 
 
-@matryoshka.command()
+@matryoshka.command(cls=Command)
 def fit(
     model: Annotated[str, typer.Argument(help=MODEL_HELP)],
     corpus: Annotated[
