@@ -51,7 +51,7 @@ def verify(
     dim: int | None = None,
     threshold: float | None = None,
     *,
-    progress: bool | Progress = False,
+    progress: Progress | None = None,
 ) -> Verification:
     """Compare the speakers of two recordings by the cosine similarity of their embeddings.
 
