@@ -19,10 +19,13 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from voxnest.corpora.lists import LATEST
 from voxnest.errors import CorpusError
 
 RECORDINGS = "recordings.jsonl.gz"
 SUPERVISIONS = "supervisions.jsonl.gz"
+# What a field raises that is not there, or is an object where a list should be, text where a number should be, ...
+_WRONG = (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,7 @@ def read_manifest(directory: str | Path) -> list[Utterance]:
     """Read all `*recordings*` and `*supervisions*` files of a folder, or else all its `*cuts*`.
 
     Relative paths start at the folder if the first of a file exists there, else at the current folder (as
-    lhotse has it). Whether the audio files exist is not looked at: see `missing_files`.
+    lhotse has it). Whether the audio files exist is not looked at: see `check_files`.
 
     Raises:
         CorpusError: a missing folder or file, a malformed line (`file:line`), a supervision of an unknown
@@ -99,6 +102,19 @@ def missing_files(utterances: Sequence[Utterance]) -> list[Path]:
     return sorted(missing)
 
 
+def check_files(utterances: Sequence[Utterance], manifest: str | Path) -> None:
+    """See that the audio files of a manifest are there, before work is begun that needs them.
+
+    Raises:
+        CorpusError: some are not: how many, and the first of them.
+    """
+    missing = missing_files(utterances)
+    if missing:
+        total = len({utterance.path for utterance in utterances})
+        found = f"{len(missing)} of its {total} audio files are not there: {missing[0]}{' ...' * (len(missing) > 1)}"
+        raise CorpusError(manifest, found, "the corpus where it was, or `voxnest prepare` again where it is now")
+
+
 def _files(directory: Path, kind: str) -> list[Path]:
     found = chain(directory.glob(f"*{kind}*.jsonl.gz"), directory.glob(f"*{kind}*.jsonl"))
     return sorted(path for path in found if not path.name.startswith("."))
@@ -106,6 +122,8 @@ def _files(directory: Path, kind: str) -> list[Path]:
 
 def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     number = 0
+    if not path.is_file():  # a FIFO would keep us waiting
+        raise CorpusError(path, "is not a file", "a manifest that `voxnest prepare` or lhotse wrote")
     try:
         with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else open(path, encoding="utf-8") as file:
             for number, line in enumerate(file, start=1):
@@ -113,8 +131,8 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 if not isinstance(item, dict):
                     raise ValueError("not an object")
                 yield number, item
-    except ValueError as error:
-        raise CorpusError(f"{path}:{number}", f"malformed line: {error}", "one JSON object") from error
+    except (ValueError, RecursionError) as error:
+        raise CorpusError(f"{path}:{max(number, 1)}", f"malformed line: {error}", "one JSON object") from error
     except (OSError, EOFError, zlib.error) as error:
         raise CorpusError(f"{path}:{number + 1}", f"cannot be read: {error}", "a whole gzip file") from error
 
@@ -150,7 +168,7 @@ def _read_supervisions(
                 path = resolve(item)
                 if paths.setdefault(item["id"], path) != path:
                     raise ValueError(f"the recording {item['id']} again, with another file")
-            except (KeyError, IndexError, TypeError, ValueError) as error:
+            except _WRONG as error:
                 raise _malformed(file, number, error) from error
     for file in supervisions:
         for number, item in _lines(file):
@@ -159,7 +177,7 @@ def _read_supervisions(
                 if recording not in paths:
                     raise ValueError(f"{item['id']} is in the recording {recording}, which no recordings file has")
                 utterance = _utterance(item, paths[recording], float(item["start"]), float(item["duration"]))
-            except (KeyError, IndexError, TypeError, ValueError) as error:
+            except _WRONG as error:
                 raise _malformed(file, number, error) from error
             yield f"{file}:{number}", utterance
 
@@ -177,22 +195,31 @@ def _read_cuts(directory: Path, cuts: Sequence[Path]) -> Iterator[tuple[str, Utt
                     start = max(0.0, float(item["start"]))  # relative to the cut, and may stick out of it
                     end = min(float(cut["duration"]), float(item["start"]) + float(item["duration"]))
                     found.append(_utterance(item, path, float(cut["start"]) + start, end - start))
-            except (KeyError, IndexError, TypeError, ValueError) as error:
+            except _WRONG as error:
                 raise _malformed(file, number, error) from error
             for utterance in found:
                 yield f"{file}:{number}", utterance
 
 
 def _utterance(item: dict[str, Any], path: Path, offset: float, duration: float) -> Utterance:
-    speaker = item.get("speaker")
-    if not speaker:
-        raise ValueError(f"the supervision {item['id']} has no speaker")
-    if not (0 <= offset < float("inf") and 0 < duration < float("inf")):
-        raise ValueError(f"the supervision {item['id']} lasts {duration} s from {offset} s")
+    name = _label(item["id"])
+    if not item.get("speaker"):
+        raise ValueError(f"the supervision {name} has no speaker")
+    if not (0 <= offset < LATEST and 0 < duration < LATEST):
+        raise ValueError(f"the supervision {name} lasts {duration} s from {offset} s")
     session = (item.get("custom") or {}).get("session") or item["recording_id"]
-    return Utterance(item["id"], speaker, session, path, duration, offset)
+    return Utterance(name, _label(item["speaker"]), _label(session), path, duration, offset)
+
+
+def _label(value: object) -> str:
+    if not isinstance(value, str | int):
+        raise ValueError(f"{value!r:.80} is no name")
+    return str(value)
 
 
 def _malformed(file: Path, number: int, error: Exception) -> CorpusError:
-    found = f"no field {error}" if isinstance(error, KeyError) else str(error)
-    return CorpusError(f"{file}:{number}", found)
+    """What a line does not have, or has in another form than lhotse's."""
+    if isinstance(error, ValueError):
+        return CorpusError(f"{file}:{number}", str(error))
+    found = f"no field {error}" if isinstance(error, KeyError) else f"a field of another form: {error}"
+    return CorpusError(f"{file}:{number}", found, "the fields that lhotse writes")

@@ -28,6 +28,7 @@ def _ascending(value: tuple[float, float]) -> tuple[float, float]:
 
 
 Range = Annotated[tuple[float, float], AfterValidator(_ascending)]
+SHORTEST_SEGMENT = 1.0  # seconds
 DEFAULT_EPOCHS = 20
 DEFAULT_HELD_OUT_SPEAKERS = 10
 

@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as L
 from lightning.pytorch.callbacks import ProgressBar
-from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers.logger import Logger, rank_zero_experiment
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from voxnest.errors import TrainingError
 from voxnest.files import atomic_write
+from voxnest.training.folder import writing
 
 if TYPE_CHECKING:
     from voxnest.training.callbacks import RunControl
@@ -65,10 +68,11 @@ class MetricsFile(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Add a row."""
-        if not self._started:
-            self._start()
-        with self.path.open("a", newline="", encoding="utf-8") as file:
-            csv.DictWriter(file, self.columns, extrasaction="ignore").writerow({**metrics, "step": step})
+        with writing(self.path):
+            if not self._started:
+                self._start()
+            with self.path.open("a", newline="", encoding="utf-8") as file:
+                csv.DictWriter(file, self.columns, extrasaction="ignore").writerow({**metrics, "step": step})
 
     def _start(self) -> None:
         rows: list[dict[str, str]] = []
@@ -80,6 +84,43 @@ class MetricsFile(Logger):
             writer.writeheader()
             writer.writerows(rows)
         self._started = True
+
+
+class Events(TensorBoardLogger):
+    """TensorBoard events in the folder `tensorboard` of a run. Their writer is a thread, which fails when it may.
+
+    Args:
+        folder: of the run.
+        step: that the run continues from.
+    """
+
+    def __init__(self, folder: Path, step: int = 0) -> None:
+        purge_step = step + 1 if step else None
+        super().__init__(folder, name=None, version="tensorboard", default_hp_metric=False, purge_step=purge_step)
+        self.path = folder / "tensorboard"
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """The writer."""
+        with writing(self.path):
+            return super().experiment
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Add the values."""
+        with writing(self.path):
+            super().log_metrics(dict(metrics), step)
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Close the file; after an error, whether that works or not."""
+        try:
+            with writing(self.path):
+                super().finalize(status)
+        except TrainingError:
+            if status == "success":
+                raise
 
 
 class MetricsLog(L.Callback):
@@ -266,6 +307,7 @@ class Display(ProgressBar):
         data: SpeakerData = trainer.datamodule  # type: ignore[attr-defined]
         config, limits = self.config, self.control.limits
         encoder = module.encoder
+        overrides = " with overrides" if config.model.overrides else ""
         parameters = sum(parameter.numel() for parameter in encoder.parameters())
         dims = ", ".join(map(str, encoder.dims))
         classes = f" · {data.num_classes:,} classes" if len(config.crops.speeds) > 1 else ""
@@ -275,7 +317,7 @@ class Display(ProgressBar):
         processes = f" · {trainer.world_size} processes" if trainer.world_size > 1 else ""
         table = Table.grid(padding=(0, 2))
         rows = {
-            "model": f"{encoder.name} · {parameters / 1e6:.2f} M parameters · {dims}-D",
+            "model": f"{config.model.name}{overrides} · {parameters / 1e6:.2f} M parameters · {dims}-D",
             "corpus": f"{len(data.crops.speakers):,} speakers · {data.utterances:,} utterances · "
             f"{data.hours:.1f} h{classes}",
             "trials": f"{len(data.trials):,}",
@@ -284,6 +326,9 @@ class Display(ProgressBar):
             "device": f"{module.device.type.upper()}{processes} · precision {config.trainer.precision}",
             "run folder": escape(str(config.output)),
         }
+        if data.left_out:
+            count, listed = data.left_out
+            rows["left out"] = f"{count:,} that cannot be read: {escape(str(listed))}"
         for name, text in rows.items():
             table.add_row(f"[bold]{name}", text)
         return table

@@ -5,16 +5,17 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import threading
 import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any, NoReturn
 
 import lightning.pytorch as L
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from rich.console import Console
@@ -26,7 +27,7 @@ from voxnest.training.data import SpeakerData
 from voxnest.training.folder import RunFolder, TrainingResult
 from voxnest.training.interruption import TrainingInterruptedError, end_with_parent
 from voxnest.training.lock import locked
-from voxnest.training.logs import Display, MetricsFile, MetricsLog, metric_names
+from voxnest.training.logs import Display, Events, MetricsFile, MetricsLog, metric_names
 from voxnest.training.module import TrainingModule
 
 
@@ -91,18 +92,12 @@ def _train(
     data = SpeakerData(config, display.preparing, control.stop)
     checkpoints = RunCheckpoints(config, control)
     average = [MovingAverage(config.ema)] if config.ema else []
-    board = TensorBoardLogger(
-        folder.path,
-        name=None,
-        version="tensorboard",
-        default_hp_metric=False,
-        purge_step=step + 1 if step else None,
-    )
     trainer = _make_trainer(
         config,
         callbacks=[control, *average, log, display, *callbacks, checkpoints],
-        logger=[MetricsFile(folder.metrics, metric_names(module.encoder.dims), step), board],
+        logger=[MetricsFile(folder.metrics, metric_names(module.encoder.dims), step), Events(folder.path, step)],
     )
+    control.stop.end_others = partial(_end_others, trainer)
     if is_first_process():
         folder.describe(config, step)
     unreadable = folder.read_unreadable()
@@ -177,11 +172,15 @@ def _make_trainer(config: TrainingConfig, callbacks: list[L.Callback], logger: l
 
 def _leave(trainer: L.Trainer, error: Exception) -> NoReturn:
     """Raise an error; of one that all processes have, the first tells and ends the others."""
-    if isinstance(trainer.strategy.launcher, _SubprocessScriptLauncher):
-        trainer.strategy.launcher.kill(signal.SIGKILL)
+    _end_others(trainer)
     if not trainer.is_global_zero:
         time.sleep(10)  # who is still there then is the only one that knows
     raise error
+
+
+def _end_others(trainer: L.Trainer) -> None:
+    if isinstance(trainer.strategy.launcher, _SubprocessScriptLauncher):
+        trainer.strategy.launcher.kill(signal.SIGKILL)
 
 
 @contextmanager
@@ -195,8 +194,11 @@ def _quiet() -> Iterator[None]:
             warnings.filterwarnings("ignore", message)
         for logger in loggers:
             logger.setLevel(logging.ERROR)
+        hook = threading.excepthook
+        threading.excepthook = lambda args: None if issubclass(args.exc_type, OSError) else hook(args)  # TensorBoard's
         try:
             yield
         finally:
+            threading.excepthook = hook
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)
