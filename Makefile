@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test lint types imports unit format clean
+.PHONY: help env demo test lint types imports unit test-versions format clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 env: $(STAMP) ## Make the virtual environment .venv with everything needed
 
@@ -21,7 +21,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt --group dev --editable .
 	@touch $@
 
-demo: env ## Make synthetic voices, train, evaluate, verify: the whole tool in four minutes
+demo: env ## Make synthetic voices, train, evaluate, verify: the whole tool in two minutes
 	$(BIN)/voxnest demo
 
 test: lint types imports unit ## Everything CI checks: lint, types, import directions, tests
@@ -43,5 +43,25 @@ format: env ## Mend layout and import order
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# The wheel as a user installs it, on the newest and on the oldest libraries that pyproject.toml allows, and the tests
+# of what is built on them. torch is the pinned CPU build in both.
+LIBRARY_TESTS := test_audio test_audio_limits test_corpora_prepare test_corpora_malformed test_corpora_synthetic \
+	test_training_config test_checkpoint test_cli test_cli_embed_verify test_cli_evaluate test_evaluate test_inference \
+	test_training
+
+test-versions: .versions-newest .versions-oldest ## Test with the newest and the oldest libraries allowed
+
+.versions-%:
+	$(PYTHON) -m venv --clear .venv-$*
+	.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check 'pip>=25.1'
+	.venv-$*/bin/python -m pip install --quiet -c constraints.txt torch
+	rm -rf build/wheel-$*
+	.venv-$*/bin/python -m pip wheel --quiet --no-deps --wheel-dir build/wheel-$* .
+	if [ $* = oldest ]; then $(PYTHON) tools/versions.py oldest; fi > .venv-$*/constraints.txt
+	.venv-$*/bin/python -m pip install --quiet -c constraints.txt -c .venv-$*/constraints.txt \
+		build/wheel-$*/voxnest-*.whl pytest pytest-timeout
+	.venv-$*/bin/python tools/versions.py check $*
+	.venv-$*/bin/python -m pytest -q -k "not counts" $(LIBRARY_TESTS:%=tests/%.py)
+
 clean: ## Remove what `make` made (not your runs)
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-newest .venv-oldest build .pytest_cache .mypy_cache .ruff_cache

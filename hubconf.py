@@ -11,7 +11,7 @@ import importlib.util
 import sys
 from pathlib import Path
 
-dependencies = ["torch", "numpy", "safetensors", "filelock", "rich"]
+dependencies = ["torch", "numpy", "safetensors", "filelock", "rich", "pydantic"]
 
 if importlib.util.find_spec("voxnest") is None:
     sys.path.insert(0, str(Path(__file__).resolve().parent / "src"))

@@ -1,14 +1,19 @@
 """The command as a new user meets it: it answers at once, and trouble is one line and exit status 2."""
 
 import errno
+import json
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from voxnest.cli import app
+from voxnest.cli import app, main
+from voxnest.cli.command import with_json_file
 from voxnest.models.registry import CARDS
 
 
@@ -46,34 +51,154 @@ def test_a_users_mistake_is_one_line_and_status_2(tmp_path: Path) -> None:
     assert "no.safetensors: no such file" in shown.stderr
 
 
-def test_brackets_in_a_path_are_shown_as_they_are(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["voxnest", "prepare", str(tmp_path / "[red]corpus"), "-o", str(tmp_path / "m")])
-    with pytest.raises(SystemExit, match="2"):
-        app.main()
+def test_brackets_in_a_path_are_shown_as_they_are(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    words = ["prepare", str(tmp_path / "[red]corpus"), "-o", str(tmp_path / "m")]
+    assert main.run(lambda: app.app(words, standalone_mode=False)) == 2
     assert "[red]corpus" in capsys.readouterr().err
 
 
-def test_what_the_system_refuses_is_one_line_too(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_the_system_refuses_is_one_line_too(capsys: pytest.CaptureFixture[str]) -> None:
     def full() -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "results.json")
 
-    monkeypatch.setattr(app, "app", full)
-    with pytest.raises(SystemExit, match="2"):
-        app.main()
+    assert main.run(full) == 2
     assert capsys.readouterr().err == "error: results.json: No space left on device\n"
 
 
-def test_a_mistake_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken() -> None:
-        raise OSError("no errno: not the system's answer")
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (RuntimeError("a bug\nof ours"), "failed with RuntimeError: a bug (the traceback is in "),
+        (OSError("no errno: not the system's answer"), "failed with OSError: no errno"),
+        (MemoryError(), "out of memory (the traceback is in "),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes"), "out of memory"),
+        (SystemExit(1), "failed with SystemExit"),  # of a library, not an answer
+    ],
+)
+def test_a_crash_is_one_line_with_a_log_and_never_status_1(
+    error: BaseException,
+    line: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setenv("VOXNEST_HOME", str(tmp_path))
 
-    monkeypatch.setattr(app, "app", broken)
-    with pytest.raises(OSError, match="not the system's"):
-        app.main()
+    def broken() -> None:
+        raise error
+
+    assert main.run(broken) == 2
+    shown = capsys.readouterr().err
+    assert line in shown
+    assert shown.count("\n") == 1
+    (log,) = (tmp_path / "logs").iterdir()
+    assert str(log) in shown
+    assert "in broken" in log.read_text()
+
+
+def test_a_log_that_cannot_be_written_in_the_cache_goes_elsewhere(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "home").write_text("a file, no folder")
+    monkeypatch.setenv("VOXNEST_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert main.run(lambda: 1 // 0) == 2
+    assert str(tmp_path / "voxnest-") in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["verify"], ["verify", "a"], ["verfy", "a"], ["embed", "a"], ["models", "--jsn"]])
+def test_wrong_words_are_one_line_and_status_2(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(lambda: app.app(words, standalone_mode=False)) == 2
+    shown = capsys.readouterr().err
+    assert shown.count("\n") == 1
+    assert "--help)" in shown
+
+
+def test_a_misspelt_command_or_option_is_answered_with_the_right_one(capsys: pytest.CaptureFixture[str]) -> None:
+    main.run(lambda: app.app(["verfy"], standalone_mode=False))
+    main.run(lambda: app.app(["verify", "--modle", "x"], standalone_mode=False))
+    shown = capsys.readouterr().err
+    assert "'verify'" in shown
+    assert "--model" in shown
+
+
+def test_short_options_of_help_and_version() -> None:
+    assert run("-V").stdout == run("--version").stdout != ""
+    for command in ([], *([name] for name in app.COMMANDS), ["matryoshka", "fit"]):
+        shown = CliRunner().invoke(app.app, [*command, "-h"], env={"COLUMNS": "80"})
+        assert shown.exit_code == 0, command
+        assert max(map(len, shown.output.splitlines())) <= 80, command
+        assert "<bool>" not in shown.output, command
+        assert "{" not in shown.output, command
+    summaries = run("--help").stdout.split("Commands:")[1]
+    assert "..." not in summaries
+
+
+def test_json_needs_no_file() -> None:
+    words = ["--json", "a.wav", "b.wav"], ["a", "--json"], ["--json", "x.json", "a"], ["--json", "-", "a"]
+    assert [with_json_file(each) for each in words] == [
+        ["--json", "-", "a.wav", "b.wav"],
+        ["a", "--json", "-"],
+        ["--json", "x.json", "a"],
+        ["--json", "-", "a"],
+    ]
+    assert with_json_file(["--", "--json"]) == ["--", "--json"]
+
+
+def test_the_configuration_that_help_names_can_be_printed() -> None:
+    assert "example" in run("config").stdout.split()
+    shown = run("config", "example")
+    assert shown.returncode == 0
+    assert "optimizer:" in shown.stdout
+    wrong = run("config", "exmple")
+    assert wrong.returncode == 2
+    assert "'example'?" in wrong.stderr
+
+
+SLOW_IMPORT = """
+import signal, sys, threading, time, voxnest.cli.main as main
+def busy():
+    {work}
+main._app = busy
+sys.argv = ["voxnest"]
+main.main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "work"),
+    [
+        (signal.SIGINT, "time.sleep(30)"),
+        (signal.SIGTERM, "time.sleep(30)"),
+        (signal.SIGINT, "threading.Thread(target=time.sleep, args=(30,)).start(); time.sleep(30)"),
+        # A library that takes the interruption for something else, and one that takes its time.
+        (signal.SIGINT, "\n    try: time.sleep(30)\n    except BaseException: raise ImportError('half a module')"),
+        (signal.SIGINT, "\n    try: time.sleep(30)\n    except BaseException: time.sleep(30)"),
+    ],
+)
+def test_an_interruption_ends_the_process_within_a_second(number: int, work: str, tmp_path: Path) -> None:
+    written = (
+        "from voxnest.files import atomic_write; block = atomic_write('x'); block.__enter__(); print(1, flush=True); "
+    )
+    command = [sys.executable, "-c", SLOW_IMPORT.format(work=written + work)]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        start = time.monotonic()
+        process.send_signal(number)
+        assert process.wait(timeout=20) == 128 + number
+        assert time.monotonic() - start < 1.5
+        assert process.stderr.read() == "interrupted\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_output_that_closes_early_is_no_answer(tmp_path: Path) -> None:
+    command = f"{sys.executable} -m voxnest models --weights --json | true; exit ${{PIPESTATUS[0]}}"
+    shown = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
+    assert shown.returncode in (0, 2)  # by whether anything was still to be written when the reader left
+    assert "Traceback" not in shown.stderr
+    assert "Exception ignored" not in shown.stderr
 
 
 @pytest.mark.slow
@@ -90,6 +215,20 @@ def test_the_demo_goes_from_nothing_to_a_verification(tmp_path: Path) -> None:
     assert "already finished" in again.stdout
 
 
+def test_models_fit_80_columns_and_are_told_as_json() -> None:
+    for options in ([], ["--weights"], ["--check"]):
+        shown = CliRunner().invoke(app.app, ["models", *options], env={"COLUMNS": "80"})
+        assert shown.exit_code == 0
+        assert max(map(len, shown.output.splitlines())) <= 80, options
+    listed = json.loads(run("models", "--json").stdout)
+    assert {"name", "parameters", "macs_2s", "eer"} <= set(listed[0])
+    weights = json.loads(run("models", "--weights", "--json").stdout)
+    assert weights[0]["address"].startswith("https://")
+    both = run("models", "--weights", "--check")
+    assert both.returncode == 2
+    assert "one of them" in both.stderr
+
+
 def test_counts_agree_with_the_published_ones_or_say_why() -> None:
     shown = run("models", "--check")
     assert shown.returncode == 0
@@ -97,14 +236,12 @@ def test_counts_agree_with_the_published_ones_or_say_why() -> None:
     assert "redimnet-b5: the released checkpoint holds 7.66 M" in shown.stdout
 
 
-def test_an_unexplained_difference_of_counts_is_an_error(
+def test_an_unexplained_difference_of_counts_is_an_answer(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     card = CARDS["redimnet-b5"]
     unexplained = replace(card, published=replace(card.published, note=""))
     monkeypatch.setattr("voxnest.models.registry.CARDS", {"redimnet-b5": unexplained})
     monkeypatch.setattr("voxnest.models.counting.CARDS", {"redimnet-b5": unexplained})
-    monkeypatch.setattr(sys, "argv", ["voxnest", "models", "--check"])
-    with pytest.raises(SystemExit, match="1"):
-        app.main()
+    assert main.run(lambda: app.app(["models", "--check"], standalone_mode=False)) == 1
     assert "redimnet-b5: not explained" in capsys.readouterr().out

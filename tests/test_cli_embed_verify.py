@@ -121,7 +121,7 @@ def test_verify_says_same_with_status_0_and_different_with_status_1(run: Run, fo
 def test_verify_prints_json_alone_on_stdout(run: Run, folder: Path) -> None:
     a = folder / "audio" / "a.wav"
     status, text, errors = run(
-        "verify", a, folder / "silence.wav", "-m", folder / "model.safetensors", "--threshold", "1", "--json"
+        "verify", a, folder / "silence.wav", "-m", folder / "model.safetensors", "--threshold", "1", "--json", "-"
     )
     answer = json.loads(text)
     assert status == 1

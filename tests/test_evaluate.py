@@ -1,13 +1,17 @@
 """`evaluate`: from recordings and trials to a report and a picture."""
 
 import json
+import resource
+from typing import ClassVar
 
+import numpy as np
 import pytest
 import torch
 
 from tones import DIMS, ToneEncoder, make_corpus
-from voxnest.errors import AudioError, CheckpointError, ConfigError, TrialError
-from voxnest.evaluation import Trial, compute_eer, compute_min_dcf, evaluate, plot_det, read_trials
+from voxnest.errors import AudioError, CheckpointError, ConfigError, TrialError, VoxnestError
+from voxnest.evaluation import Trial, compute_eer, compute_min_dcf, error_rates_at, evaluate, plot_det, read_trials
+from voxnest.inference import DEFAULT_THRESHOLD, Embeddings
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +82,14 @@ def test_json_holds_fractions_by_dimension_and_prior(report, tmp_path):
         "eer": report.dims[8].eer,
         "threshold": report.dims[8].threshold,
         "min_dcf": {"0.01": report.dims[8].min_dcf[0.01], "0.05": report.dims[8].min_dcf[0.05]},
+        "verify": {
+            "threshold": 0.5,
+            "calibrated": False,
+            "false_accept_rate": report.dims[8].verify.false_accept_rate,
+            "false_reject_rate": report.dims[8].verify.false_reject_rate,
+        },
     }
+    assert data["warnings"] == report.warnings
     assert (data["targets"], data["nontargets"]) == (24, 252)
 
 
@@ -115,21 +126,61 @@ def test_a_diverged_model_is_named(corpus):
         evaluate(encoder, corpus / "trials.txt", corpus)
 
 
-def test_the_det_plot_is_a_picture_with_a_line_for_each_dimension(report, tmp_path, monkeypatch):
-    from matplotlib.figure import Figure
+def test_errors_are_counted_at_the_threshold_that_verify_uses(corpus):
+    encoder = ToneEncoder().eval()
+    encoder.thresholds = {2: 0.999, 16: 0.25}
+    report = evaluate(encoder, corpus / "trials.txt", corpus)
+    for dim, threshold, calibrated in ((2, 0.999, True), (8, DEFAULT_THRESHOLD, False), (16, 0.25, True)):
+        found = report.dims[dim].verify
+        assert (found.threshold, found.calibrated) == (threshold, calibrated)
+        answers = [verify_as_it_does(report.scores[dim][n], threshold) for n in range(len(report.labels))]
+        kinds = list(zip(answers, report.labels, strict=True))
+        assert found.false_accept_rate == sum(same and not label for same, label in kinds) / 252
+        assert found.false_reject_rate == sum(not same and label for same, label in kinds) / 24
+    assert report.dims[2].verify.false_accept_rate > 0.1  # the model is not so sure as its threshold
 
-    figures = []
-    save = Figure.savefig
-    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: (figures.append(self), save(self, *a, **k)))
-    plot_det(report, tmp_path / "new" / "det.png")
-    assert (tmp_path / "new" / "det.png").read_bytes().startswith(b"\x89PNG")
-    assert [path.name for path in (tmp_path / "new").iterdir()] == ["det.png"]
-    axes = figures[0].axes[0]
-    names = [text.get_text() for text in axes.get_legend().get_texts()]
-    assert [name.strip("\u2007").split("-")[0] for name in names] == ["2", "8", "16"]
-    assert "EER 0.00%" in names[2]
-    assert axes.get_xlabel() == "False acceptance rate (%)"
-    assert "5" in [label.get_text() for label in axes.get_xticklabels()]
+
+def verify_as_it_does(score, threshold):
+    return float(score) >= threshold
+
+
+def test_a_score_that_is_the_threshold_is_accepted_as_by_verify():
+    assert error_rates_at([0.1, 0.5, 0.5, 0.9], [False, False, True, True], 0.5) == (0, 0.5)
+
+
+def test_each_recording_is_opened_once(corpus, encoder, monkeypatch):
+    """Its length comes with the embeddings."""
+
+    class Measured(Embeddings):
+        seconds: ClassVar = {}
+
+    def embed(encoder, paths, **options):
+        found = Measured()
+        found.update({path: np.eye(16, dtype=np.float32)[int(path[-7])] for path in map(str, paths)})
+        found.seconds = dict.fromkeys(found, 2.5)
+        return found
+
+    monkeypatch.setattr("voxnest.evaluation.protocol.embed_files", embed)
+    monkeypatch.setattr("voxnest.evaluation.protocol.audio_info", None, raising=False)
+    assert evaluate(encoder, corpus / "trials.txt", corpus).audio_seconds == 24 * 2.5
+
+
+@pytest.mark.parametrize("name", ["report.json", "det.png", "det.svg", "det.pdf"])
+def test_a_disk_that_takes_no_more_is_named_with_the_file(report, tmp_path, name):
+    """A limit on the size of files fails as a full disk does: some of the bytes are written, then there is an error."""
+    path = tmp_path / name
+    path.write_text("old")
+    write = report.save_json if name.endswith(".json") else lambda path: plot_det(report, path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64, hard))
+    try:
+        with pytest.raises(VoxnestError) as caught:
+            write(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert str(caught.value) == f"{path}: cannot be written: File too large"
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.slow

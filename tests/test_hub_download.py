@@ -87,6 +87,14 @@ def test_no_server_is_one_line(server: ReleaseServer) -> None:
     assert "\n" not in str(error.value)
 
 
+def test_an_error_says_what_to_do_offline(server: ReleaseServer) -> None:
+    server.shutdown()
+    server.server_close()
+    with pytest.raises(CheckpointError, match=f"put the file at {download.cached_path(RELEASE)}") as error:
+        fetch(RELEASE, progress=False)
+    assert "VOXNEST_MIRROR=https://" in str(error.value)
+
+
 def test_a_broken_connection_is_resumed(server: ReleaseServer) -> None:
     server.cuts = [50_000, 60_000]
     path = fetch(RELEASE, progress=False)

@@ -1,6 +1,10 @@
 """Embedding whole recordings: each alone, in order, within bounds, and with nothing lost on a bad one."""
 
-from collections.abc import Iterator
+import signal
+import threading
+import time
+import tracemalloc
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -8,11 +12,13 @@ import pytest
 import soundfile
 import torch
 
+from tones import ToneEncoder
 from voxnest import create_encoder, read_audio
 from voxnest.audio import Audio
 from voxnest.errors import AudioError, CheckpointError, ConfigError, VoxnestError
 from voxnest.inference import (
     DEFAULT_THRESHOLD,
+    archive,
     embed_files,
     embed_to_file,
     extract,
@@ -160,6 +166,178 @@ def test_bad_files_are_skipped_and_reported_when_asked(encoder: SpeakerEncoder, 
     ]
 
 
+class Picky(ToneEncoder):
+    """Gives NaN for loud samples, and breaks at a recording of two seconds."""
+
+    def forward(self, waveform: torch.Tensor, dim: int | None = None, all_dims: bool = False) -> torch.Tensor:
+        if waveform.shape[1] == 32000:
+            raise RuntimeError("kernel size\ncan't be greater")
+        found: torch.Tensor = super().forward(waveform, dim, all_dims)
+        return found * torch.where(waveform.abs().max() > 10, torch.nan, 1.0)
+
+
+def test_whatever_is_wrong_with_one_recording_leaves_the_others(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(path: Path, **arguments: float) -> Audio:
+        if path.stem == "huge":
+            raise MemoryError
+        if path.stem == "odd":
+            raise KeyError("a decoder's mistake")
+        return read_audio(path, **arguments)
+
+    monkeypatch.setattr(extract, "read_audio", broken)
+    names = [str(tmp_path / f"{stem}.wav") for stem in ("loud", "huge", "odd", "breaks")]
+    for name, seconds, level in zip(names, (1, 1, 1, 2), (20, 0.1, 0.1, 0.1), strict=True):
+        soundfile.write(name, np.full(16000 * seconds, level, np.float32), 16000, subtype="FLOAT")
+    good = [str(folder / "0.flac"), str(folder / "1.flac")]
+    embeddings = embed_files(Picky(), [*names, *good], on_error="skip")
+    assert list(embeddings) == good
+    assert embeddings.failures == [
+        (names[0], "its embedding is NaN or infinite (expected samples in [-1, 1])"),
+        (names[1], "needs more memory than there is"),
+        (names[2], 'cannot be used: KeyError: "a decoder\'s mistake"'),
+        (names[3], "cannot be used: RuntimeError: kernel size can't be greater"),
+    ]
+    for name in names:
+        with pytest.raises(AudioError, match=name):
+            embed_files(Picky(), [good[0], name])
+
+
+def test_absurd_samples_are_the_recordings_fault(encoder: SpeakerEncoder, folder: Path, tmp_path: Path) -> None:
+    absurd, good = str(tmp_path / "absurd.wav"), str(folder / "0.flac")
+    soundfile.write(absurd, np.full(16000, 1e30, np.float32), 16000, subtype="FLOAT")
+    result = embed_to_file(encoder, [absurd, good], tmp_path / "out.npz")
+    assert [name for name, _ in result.failures] == [absurd]
+    with np.load(tmp_path / "out.npz") as archive:
+        assert archive["names"].tolist() == [good]
+
+
+def test_an_encoder_that_cannot_compute_is_not_blamed_on_recordings(folder: Path) -> None:
+    class Broken(ToneEncoder):
+        def forward(self, waveform: torch.Tensor, dim: int | None = None, all_dims: bool = False) -> torch.Tensor:
+            raise RuntimeError("no kernel for this device")
+
+    with pytest.raises(RuntimeError, match="no kernel"):
+        embed_files(Broken(), [folder / "0.flac"], on_error="skip")
+
+
+def test_one_path_and_an_iterator_of_paths_are_paths(folder: Path) -> None:
+    first, second = folder / "0.flac", folder / "1.flac"
+    assert list(embed_files(ToneEncoder(), str(first))) == [str(first)]
+    assert list(embed_files(ToneEncoder(), first)) == [str(first)]
+    assert list(embed_files(ToneEncoder(), (path for path in (second, first, second)))) == [str(second), str(first)]
+    assert find_recordings(folder / "0.*") == [str(first)]
+
+
+@pytest.mark.parametrize(
+    ("paths", "kind"),
+    [(np.zeros(16000, np.float32), "float32"), ([Path("a.wav"), 3], "int"), (None, "NoneType"), (b"a.wav", "bytes")],
+)
+def test_what_is_no_path_is_refused_in_one_line(paths: object, kind: str) -> None:
+    with pytest.raises(ConfigError, match=f"type {kind} .expected paths of recordings") as caught:
+        embed_files(ToneEncoder(), paths)  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 20) -> None:
+    limit = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < limit
+        time.sleep(0.01)
+
+
+def test_an_interruption_does_not_wait_and_stops_the_threads(tmp_path: Path) -> None:
+    class Slow(ToneEncoder):
+        entered, go_on = threading.Event(), threading.Event()
+
+        def forward(self, waveform: torch.Tensor, dim: int | None = None, all_dims: bool = False) -> torch.Tensor:
+            self.entered.set()
+            assert self.go_on.wait(20)
+            found: torch.Tensor = super().forward(waveform, dim, all_dims)
+            return found
+
+    def interrupt() -> None:
+        slow.entered.wait(20)
+        times.append(time.monotonic())
+        signal.raise_signal(signal.SIGINT)
+
+    slow, times = Slow().train(), list[float]()
+    path = write_voice(tmp_path / "long.wav", 5, 0)
+    interrupter = threading.Thread(target=interrupt)
+    interrupter.start()
+    with pytest.raises(KeyboardInterrupt):
+        embed_files(slow, path, max_duration=1.0)
+    assert time.monotonic() - times[0] < 1
+    assert not slow.training  # while a thread computes, batch norm must not begin to learn
+    interrupter.join()
+    slow.go_on.set()
+    wait_for(lambda: not [thread for thread in threading.enumerate() if thread.name.startswith("embed")])
+    assert len(slow.heard) == 1  # of five parts
+    assert slow.training
+
+
+def test_progress_is_told_by_the_parts_of_long_recordings(folder: Path, tmp_path: Path) -> None:
+    path = write_voice(tmp_path / "long.wav", 3, 0)
+    told: list[tuple[int, int]] = []
+    embed_files(
+        ToneEncoder(),
+        [path, folder / "0.flac", tmp_path / "none.wav"],
+        max_duration=1.0,
+        on_error="skip",
+        progress=lambda done, total: told.append((done, total)),
+    )
+    assert told[-1] == (5, 5)
+    assert told == sorted(set(told))
+
+
+def test_each_recording_has_its_length_and_what_is_wrong_with_it(encoder: SpeakerEncoder, tmp_path: Path) -> None:
+    samples = 0.05 * np.random.default_rng(0).standard_normal(40000)
+    good, bad, short = (str(tmp_path / f"{name}.wav") for name in ("good", "offset", "short"))
+    soundfile.write(good, samples, 16000)
+    soundfile.write(bad, samples + 0.4, 16000)
+    soundfile.write(short, samples[:9600], 16000)
+    embeddings = embed_files(ToneEncoder(), [good, bad, short], max_duration=1.0)
+    assert embeddings.seconds == {good: 2.5, bad: 2.5, short: 0.6}
+    (first, offset), (second, little) = embeddings.warnings
+    assert (first, second) == (bad, short)
+    assert offset == "has a constant offset, +40.0% of full scale"
+    assert "0.60 s of speech" in little
+    assert verify(encoder, good, bad).warnings == ((bad, offset),)
+
+
+def test_loud_parts_of_a_recording_weigh_no_more_than_faint_ones(tmp_path: Path) -> None:
+    t = np.arange(32000) / 16000
+    samples = np.where(t < 1, 0.5 * np.sin(2 * np.pi * 150 * t), 0.01 * np.sin(2 * np.pi * 850 * t))
+    soundfile.write(tmp_path / "two.wav", samples, 16000)
+    embedding = embed_files(ToneEncoder(), tmp_path / "two.wav", max_duration=1.5)[str(tmp_path / "two.wav")]
+    assert embedding[8] == pytest.approx(embedding[1], rel=0.02)
+
+
+def test_a_score_does_not_depend_on_the_number_of_threads(encoder: SpeakerEncoder, folder: Path) -> None:
+    scores = []
+    for threads in (1, 2, 5):
+        torch.set_num_threads(threads)
+        scores.append(verify(encoder, folder / "0.flac", folder / "1.flac").score)
+    assert scores == pytest.approx([scores[0]] * 3, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["long.wav", "long.mp3"])
+def test_a_long_recording_is_never_in_memory_as_a_whole(tmp_path: Path, name: str) -> None:
+    minutes = 20
+    samples = np.tile((0.1 * np.random.default_rng(0).standard_normal(80000)).astype(np.float32), 6 * minutes)
+    soundfile.write(tmp_path / name, samples, 8000)
+    whole = 2 * samples.nbytes  # at 16 kHz
+    del samples
+    tracemalloc.start()
+    try:
+        embed_files(ToneEncoder(), tmp_path / name)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < whole / 3
+
+
 def test_silence_is_embedded_and_flagged(encoder: SpeakerEncoder, folder: Path, tmp_path: Path) -> None:
     soundfile.write(tmp_path / "silence.wav", np.zeros(16000), 16000)
     names = [str(tmp_path / "silence.wav"), str(folder / "0.flac")]
@@ -298,7 +476,7 @@ def test_an_output_that_cannot_be_written_is_told_before_the_work(
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("embedded")
 
-    monkeypatch.setattr(extract, "embed_files", refuse)
+    monkeypatch.setattr(archive, "embed_files", refuse)
     (tmp_path / "file").touch()
     for output in (tmp_path, tmp_path / "file" / "out.npz"):
         with pytest.raises(VoxnestError, match=str(tmp_path)):

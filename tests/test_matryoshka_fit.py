@@ -2,19 +2,20 @@
 
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import soundfile
 import torch
 
-from tones import make_corpus
+from tones import ToneEncoder, make_corpus
 from voxnest import create_encoder, load_encoder, read_audio, save_encoder
 from voxnest.cli import app
 from voxnest.corpora.reading import read_corpus
-from voxnest.errors import CorpusError
+from voxnest.errors import CheckpointError, CorpusError
 from voxnest.hub.checkpoint import read_metadata
-from voxnest.matryoshka.fit import draw, embed_pieces
+from voxnest.matryoshka.fit import draw, embed_pieces, fit
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +82,8 @@ def test_bad_input_is_one_line_and_nothing_is_written(
         ([plain, "--corpus", corpus, "-o", tmp_path], "is a folder"),
         ([plain, "--corpus", corpus, "-o", output, "--dim", -1], "positive"),
         ([plain, "--corpus", corpus, "-o", output, "--dim", 64], "at most 48"),
+        ([plain, "--corpus", corpus, "-o", tmp_path / "out.pt"], "ends in .safetensors"),
+        ([plain, "--corpus", corpus, "-o", output, "--device", "gpu"], "'gpu'"),
     ):
         assert voxnest(monkeypatch, "matryoshka", "fit", *arguments) == 2
         error = capsys.readouterr().err.strip().splitlines()[-1]
@@ -109,3 +112,78 @@ def test_what_cannot_be_read_is_left_out(corpus: Path, plain: Path, tmp_path: Pa
         utterance.path.unlink()
     with pytest.raises(CorpusError, match="0 usable pieces"):
         embed_pieces(load_encoder(plain), utterances)
+
+
+class Picky(ToneEncoder):
+    """Gives NaN for loud samples, and breaks at a batch with faint ones."""
+
+    def forward(self, waveform: torch.Tensor, dim: int | None = None, all_dims: bool = False) -> torch.Tensor:
+        peaks = waveform.abs().amax(dim=1)
+        if peaks.min() < 0.001:
+            raise RuntimeError("breaks")
+        found: torch.Tensor = super().forward(waveform, dim, all_dims)
+        return found * torch.where(peaks > 10, torch.nan, 1.0)[:, None]
+
+
+@pytest.mark.parametrize("seconds", [1, 3])  # embedded alone, and in a batch
+def test_a_recording_that_cannot_be_embedded_is_left_out_and_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: int
+) -> None:
+    noise = torch.randn(seconds * 16000, generator=torch.Generator().manual_seed(0))
+    levels = {"a": 0.1, "b": 20.0, "c": 0.1, "d": 1e-4, "e": 0.1, "f": 0.1}
+    for name, level in levels.items():
+        (tmp_path / name).mkdir()
+        soundfile.write(tmp_path / name / "0.wav", (level * noise).numpy(), 16000, subtype="FLOAT")
+    utterances = read_corpus(tmp_path)
+
+    def broken(path: Path, **arguments: float) -> object:
+        if path.parent.name == "e":
+            raise MemoryError
+        return read_audio(path, **arguments)
+
+    monkeypatch.setattr("voxnest.matryoshka.fit.read_audio", broken)
+    reported: dict[str, str] = {}
+    embeddings, speakers = embed_pieces(Picky(), utterances, warn=reported.__setitem__)
+    assert len(embeddings) == 3
+    assert sorted(utterances[int(index)].speaker for index in speakers) == ["a", "c", "f"]
+    assert embeddings.isfinite().all()
+    assert reported == {
+        str(tmp_path / "b" / "0.wav"): "its embedding is NaN or infinite (expected samples in [-1, 1])",
+        str(tmp_path / "d" / "0.wav"): "cannot be used: RuntimeError: breaks",
+        str(tmp_path / "e" / "0.wav"): "needs more memory than there is",
+    }
+
+
+def test_an_encoder_that_diverged_is_named(corpus: Path, plain: Path) -> None:
+    encoder = load_encoder(plain)
+    with torch.no_grad():
+        encoder.head.linear.weight.fill_(torch.nan)
+    with pytest.raises(CheckpointError, match=r"redimnet-tiny: its embeddings are NaN.*training did not diverge"):
+        fit(encoder, read_corpus(corpus))
+
+
+def test_few_speakers_and_few_pieces_are_warned_about(
+    corpus: Path, plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out.safetensors"
+    assert voxnest(monkeypatch, "matryoshka", "fit", plain, "--corpus", corpus, "-o", output) == 0
+    shown = capsys.readouterr()
+    assert "warning: corpus: 24 pieces of speech; with fewer than 48 some directions are arbitrary\n" in shown.err
+    assert "warning: corpus: 8 speakers; short embeddings get much better with 50 or more\n" in shown.err
+    assert f"{output}: {plain} with embeddings of 8, 16, 32, 48 numbers" in shown.out
+    told: list[tuple[str, str]] = []
+    many = [replace(utterance, speaker=str(index)) for index, utterance in enumerate(3 * read_corpus(corpus))]
+    fit(load_encoder(plain), many, method="pca", warn=lambda *what: told.append(what))
+    assert told == []
+
+
+def test_the_encoder_goes_to_standard_output_alone(
+    corpus: Path,
+    plain: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfdbinary: pytest.CaptureFixture[bytes],
+) -> None:
+    assert voxnest(monkeypatch, "matryoshka", "fit", plain, "--corpus", corpus, "-o", "-") == 0
+    (tmp_path / "out.safetensors").write_bytes(capfdbinary.readouterr().out)
+    assert load_encoder(tmp_path / "out.safetensors").dims == (8, 16, 32, 48)

@@ -1,6 +1,10 @@
 """Trial lists: reading, writing, making, and the check that every recording is there."""
 
 import collections
+import gzip
+import os
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +13,8 @@ import pytest
 from voxnest.corpora.manifest import Utterance
 from voxnest.errors import CorpusError, TrialError
 from voxnest.evaluation import Trial, make_trials, read_trials, score_trials, write_trials
-from voxnest.evaluation.trials import check_recordings, find_root, find_speakers, index_trials
+from voxnest.evaluation.checks import check_rates, check_trials
+from voxnest.evaluation.trials import check_recordings, find_root, find_speakers, index_trials, locate_recordings
 
 
 def listed(folder, content):
@@ -51,6 +56,34 @@ def test_kaldi_names_may_look_like_labels(tmp_path):
         ("a b target\na b 1\n", 2, "a b 1"),
         ("target a b\n", 1, "target a b"),
         ("enrollment,test,label\n", 1, "enrollment,test,label"),
+        ("a\n", 1, "a"),
+        ("a b\n", 1, "a b"),
+        ("1 a b 0.5 x\n", 1, "1 a b 0.5 x"),
+        ("1 my voice.wav b.wav\n", 1, "1 my voice.wav b.wav"),
+        ("1\u00a0a\u00a0b c\n", 1, "1\xa0a\xa0b c"),
+        ("true a b\n", 1, "true a b"),
+        ("TRUE a b\n", 1, "TRUE a b"),
+        ("01 a b\n", 1, "01 a b"),
+        ("1.0 a b\n", 1, "1.0 a b"),
+        ("+1 a b\n", 1, "+1 a b"),
+        ("-1 a b\n", 1, "-1 a b"),
+        ("\u0661 a b\n", 1, "\u0661 a b"),
+        ("a b 1\n", 1, "a b 1"),
+        ("a b TARGET\n", 1, "a b TARGET"),
+        ("a b impostor\n", 1, "a b impostor"),
+        ("1,a,b\n", 1, "1,a,b"),
+        ("1;a;b\n", 1, "1;a;b"),
+        ("# comment\n1 a b\n", 1, "# comment"),
+        ("1 a b\n# 0 a b\n", 2, "# 0 a b"),
+        ("1 a b # comment\n", 1, "1 a b # comment"),
+        ('1 "a b" c\n', 1, '1 "a b" c'),
+        ('{"label": 1}\n', 1, '{"label": 1}'),
+        ("<html>\n", 1, "<html>"),
+        ("1 a b\r0 a c\r", 1, "1 a b\\r0 a c"),
+        ("\ufeff\ufeff1 a b\n", 1, "\\ufeff1 a b"),
+        ("1 a b\n\ufeff1 a b\n", 2, "\\ufeff1 a b"),
+        ("1 a b\n" * 1000 + "1 a\n", 1001, "1 a"),
+        ("1 " + "x " * 5_000_000, 1, ("1 " + "x " * 39) + "..."),
         ("1 a b\n" + "x" * 500, 2, "x" * 80 + "..."),
     ],
 )
@@ -58,17 +91,85 @@ def test_a_line_that_does_not_fit_is_named(tmp_path, content, line, found):
     with pytest.raises(TrialError) as caught:
         read_trials(listed(tmp_path, content))
     message = str(caught.value)
-    assert message.startswith(f"{tmp_path}/trials.txt:{line}: '{found}' (expected '1|0 enrollment test'")
+    shown = found if "\\" in found else repr(found)[1:-1]
+    assert message.startswith(f"{tmp_path}/trials.txt:{line}: '{shown}' (expected '1|0 enrollment test'")
+    assert message.endswith("names without spaces)")
     assert "\n" not in message
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("", "no trials"), ("\n \r\n", "no trials"), (bytes(range(256)), "not a text file")],
+    [
+        ("", "no trials"),
+        ("\n \r\n", "no trials"),
+        (b"\xef\xbb\xbf", "no trials"),
+        (bytes(range(256)), "not a text file"),
+        (b"\0", "not a text file"),
+        ("1 a b\n".encode("utf-16"), "not a text file"),
+        (gzip.compress(b"1 a b\n"), "not a text file"),
+        (b"RIFF\x24\0\0\0WAVE", "not a text file"),
+    ],
 )
 def test_a_list_without_trials_is_refused(tmp_path, content, message):
     with pytest.raises(TrialError, match=f"trials.txt: {message}"):
         read_trials(listed(tmp_path, content))
+
+
+@pytest.mark.parametrize(
+    ("content", "line", "found"),
+    [
+        ("1 a b\n0 a \u00fc\n".encode("latin-1"), 2, "not UTF-8 text"),
+        (b"\xff\xfe", 1, "not UTF-8 text"),
+        (b"1 a b\n\n1 a \xed\xa0\x80\n", 3, "not UTF-8 text"),
+        (b"1 a b\n" * 20_000 + b"1 a b\0\n", 20_001, "not a line of text"),
+    ],
+)
+def test_a_line_that_is_not_text_is_named(tmp_path, content, line, found):
+    with pytest.raises(TrialError, match=rf"^{tmp_path}/trials.txt:{line}: {found} \(expected '1\|0 enrollment"):
+        read_trials(listed(tmp_path, content))
+
+
+@pytest.mark.timeout(60)
+def test_an_endless_device_is_refused_at_once():
+    with pytest.raises(TrialError, match=r"^/dev/zero: not a text file"):
+        read_trials("/dev/zero")
+    with pytest.raises(TrialError, match=r"^/dev/null: no trials"):
+        read_trials("/dev/null")
+
+
+@pytest.mark.timeout(60)
+def test_a_list_may_come_through_a_pipe(tmp_path):
+    """Which can be read once only: errors of a later check do not wait for it again."""
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=lambda: (tmp_path / "pipe").write_text("1 a.wav b.wav\n"), daemon=True)
+    writer.start()
+    trials = read_trials(tmp_path / "pipe")
+    assert trials == [Trial(True, "a.wav", "b.wav")]
+    with pytest.raises(TrialError, match=r"pipe: trial 1: .*a.wav is not there"):
+        check_recordings(trials, tmp_path, tmp_path / "pipe")
+
+
+def test_half_a_million_trials_are_read_and_checked_in_about_a_second(tmp_path):
+    """The bounds are some times what it takes, for machines with other things to do."""
+    random = np.random.default_rng(0)
+    pairs = random.integers(0, 1250, (58_000, 2)), random.integers(0, 100, (58_000, 2))
+    text = "".join(
+        f"{number % 2} id{a:05d}/8jEAjG6SegY/{i:05d}.wav id{b:05d}/8jEAjG6SegY/{j:05d}.wav\n"
+        for number, ((a, b), (i, j)) in enumerate(zip(*(pair.tolist() for pair in pairs), strict=True))
+    )
+    path = listed(tmp_path, 10 * text)
+    start = time.process_time()
+    trials = read_trials(path)
+    read = time.process_time() - start
+    indexed = index_trials(trials)
+    start = time.process_time()
+    check_trials(trials, indexed)
+    assert read < 4
+    assert time.process_time() - start < 2
+
+
+def test_a_kaldi_list_may_begin_with_a_recording_called_1(tmp_path):
+    assert read_trials(listed(tmp_path, "1 b target\n")) == [Trial(True, "1", "b")]
 
 
 def test_a_list_that_cannot_be_opened_is_refused(tmp_path):
@@ -193,6 +294,93 @@ def test_the_root_is_found_beside_the_list_or_in_its_wav_or_test_folder(tmp_path
             assert find_root(path, trials) == tmp_path / "wav"
     with pytest.raises(TrialError, match=r"s/a.wav is in each of .*--root"):
         find_root(path, trials)
+
+
+def test_absolute_paths_need_no_root(tmp_path):
+    for name in ("x/a.wav", "list/test/b.wav"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
+    path = listed(tmp_path / "list", f"1 {tmp_path}/x/a.wav b.wav\n0 {tmp_path}/x/a.wav ../../x/a.wav\n")
+    trials = read_trials(path)
+    assert find_root(path, trials) == tmp_path / "list" / "test"
+    check_recordings(trials, tmp_path / "list" / "test", path)
+    path = listed(tmp_path, f"1 {tmp_path}/x/a.wav {tmp_path}/x/a.wav\n")
+    assert find_root(path, read_trials(path)) == tmp_path
+    check_recordings(read_trials(path), tmp_path, path)
+    path = listed(tmp_path, f"1 {tmp_path}/x/a.wav {tmp_path}/x/c.wav\n")
+    with pytest.raises(TrialError, match=f"trials.txt:1: {tmp_path}/x/c.wav is not there"):
+        check_recordings(read_trials(path), "elsewhere", path)
+
+
+@pytest.mark.parametrize("name", ["~/a.wav", "x" * 300, "x" * 100_000, "a\0b"])
+def test_names_that_can_be_of_no_file_are_missing_as_others_are(tmp_path, name):
+    trials = [Trial(True, name, name)]
+    with pytest.raises(TrialError, match="is in none of") as caught:
+        find_root(tmp_path / "trials.txt", trials)
+    assert len(str(caught.value)) < 1000
+    with pytest.raises(TrialError, match="is not there") as caught:
+        check_recordings(trials, tmp_path)
+    assert len(str(caught.value)) < 1000
+
+
+def check(*trials):
+    """Warnings of trials, beside enough others of enough speakers."""
+    others = [Trial(True, f"{speaker}/{n}", f"{speaker}/{n + 1}") for speaker in range(10) for n in range(3)]
+    others += [Trial(False, f"{n // 6}/0", f"{n % 6}/1") for n in range(36) if n // 6 != n % 6]
+    every = [*others, *trials]
+    return check_trials(every, locate_recordings(index_trials(every), "/root"))
+
+
+@pytest.mark.parametrize(
+    ("trials", "warning"),
+    [
+        ([Trial(True, "a", "b"), Trial(False, "a", "b")], "1 pair given both as target and as non-target, first 'a b'"),
+        ([Trial(True, "a", "b"), Trial(False, "b", "./a")], "1 pair given both as target and as non-target"),
+        ([Trial(False, "a", "b"), Trial(True, "/root/b", "a")], "1 pair given both as target and as non-target"),
+        ([Trial(True, "a", "b")] * 3, "2 trials of a pair given before, first 'a b'"),
+        ([Trial(True, "b", "a"), Trial(True, "a", "b")], "1 trial of a pair given before, first 'b a'"),
+        ([Trial(True, "a", "a")], "1 trial of a recording with itself (1 target and 0 non-target), first 'a a'"),
+        (
+            [Trial(True, "a", "./a"), Trial(False, "b", "b")],
+            "2 trials of a recording with itself (1 target and 1 non-target), first 'a ./a'",
+        ),
+    ],
+)
+def test_doubtful_trials_are_counted_and_the_first_shown(trials, warning):
+    assert check() == []
+    found = check(*trials)
+    assert len(found) == 1
+    assert found[0].startswith(warning)
+
+
+def test_a_contradiction_given_twice_is_also_a_repetition():
+    found = check(Trial(True, "a", "b"), Trial(False, "a", "b"), Trial(False, "b", "a"))
+    assert [text.split(",")[0].split(":")[0] for text in found] == [
+        "1 pair given both as target and as non-target",
+        "1 trial of a pair given before",
+    ]
+
+
+def test_too_few_trials_and_speakers_are_told():
+    trials = [Trial(True, "a", "b"), *(Trial(False, "a", f"{n}") for n in range(30))]
+    found = check_trials(trials, index_trials(trials))
+    assert [text.split(":")[0] for text in found] == ["1 target trial", "target trials of 1 speaker"]
+    found = check_trials(trials[:5], index_trials(trials[:5]))
+    assert found[1].startswith("4 non-target trials: with fewer than 30")
+
+
+def test_rates_worse_than_chance_look_like_inverted_labels():
+    assert check_rates({8: 0.5, 16: 0.01}) == []
+    assert check_rates({8: 0.51, 16: 0.99, 32: 0.2})[0].startswith(
+        "EER above 50% (dimension 8, 16): the labels look inverted"
+    )
+
+
+def test_the_list_of_voxceleb_is_known_to_repeat_pairs(shared):
+    trials = read_trials(shared / "data" / "voxceleb" / "veri_test2.txt")
+    assert [text.split(",")[0] for text in check_trials(trials, index_trials(trials))] == [
+        "337 trials of a pair given before"
+    ]
 
 
 def test_the_root_of_the_real_voices_is_found(voices):

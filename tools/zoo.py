@@ -1,12 +1,14 @@
 """Write docs/zoo.md and docs/zoo.png: size, cost, published error rates and measured time of every model.
 
-    python tools/zoo.py
+    python tools/zoo.py            # after python tools/zoo.py --counts, if an architecture or a card changed
+    python tools/zoo.py --counts   # the counts alone, which `voxnest models` shows
 
 Time is that of a processor core in one thread (not that of the clock, so other jobs matter little), of one utterance
 of 3 s from waveform to embedding, float32 without compilation: the median of several runs.
 """
 
 import argparse
+import json
 import re
 import statistics
 import time
@@ -17,7 +19,7 @@ import torch
 
 from voxnest.files import atomic_write
 from voxnest.models.card import VOX1
-from voxnest.models.counting import count_model
+from voxnest.models.counting import KEPT, count_model, kept_counts
 from voxnest.models.plots import plot_models
 from voxnest.models.registry import CARDS, create_encoder
 
@@ -48,7 +50,13 @@ This page is written by `python tools/zoo.py`; `voxnest models --plot zoo.png` d
 
 def main() -> None:
     """Count, measure, write."""
-    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--counts", action="store_true", help="Count all models, and write src/.../counts.json.")
+    if parser.parse_args().counts:
+        lines = (f"  {json.dumps(name)}: {json.dumps(count_model(name))}" for name in CARDS)
+        with atomic_write(KEPT) as path:
+            path.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+        return
     torch.set_num_threads(1)
     lines = [HEAD.format(machine=machine())]
     lines += ["| model | M params | GMACs | O | E | H | ms | RTF |", "| --- " + "| ---: " * 7 + "|"]
@@ -57,7 +65,7 @@ def main() -> None:
         lines.append(f"| **{family}** | | | | | | | |")
         for name in names:
             took = seconds(name)
-            counts = (f"{count:.2f}" for count in count_model(name))
+            counts = (f"{count:.2f}" for count in kept_counts(name))
             rates = (shown[name].published.rate(item) for item in VOX1)
             cells = [f"`{name}`", *counts, *rates, f"{1000 * took:.0f}", f"{took / SECONDS:.3f}"]
             lines.append(f"| {' | '.join(cells)} |")

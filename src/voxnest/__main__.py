@@ -1,6 +1,6 @@
 """`python -m voxnest` is the command `voxnest`."""
 
-from voxnest.cli.app import main
+from voxnest.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -1,17 +1,49 @@
-"""What all pictures look like: white, few lines, grey text, one PNG written at once."""
+"""What all pictures look like: white, few lines, grey text; no two things differ in colour alone."""
 
 from __future__ import annotations
 
+import warnings
+from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from voxnest.files import atomic_write
+from voxnest.errors import VoxnestError
+from voxnest.files import atomic_write, check_output
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.legend import Legend
+    from matplotlib.text import Text
 
 INK, MUTED, GRID = "#1f2430", "#6b7280", "#e5e7eb"
+RED, BLUE = "#b42318", "#1d4ed8"
+PICTURES = (".png", ".svg", ".pdf")
+"""Endings of what can be drawn; a stream without one gets a PNG."""
+
+# Hues that the colour-blind tell apart (after Okabe and Ito 2008), the darkest first.
+_COLOURS = (INK, RED, BLUE, "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+_DASHES: tuple[str | tuple[int, tuple[float, ...]], ...] = (
+    "solid",
+    (0, (5, 1.5)),
+    (0, (1, 1.2)),
+    (0, (7, 1.5, 1, 1.5)),
+    (0, (3, 1.2, 1, 1.2, 1, 1.2)),
+)
+_MARKERS = "os^Dv<>"
+
+
+def series_style(number: int) -> dict[str, Any]:
+    """Colour, dashes and marker of one of several series, as arguments of `Axes.plot`; 0 stands out most."""
+    return {
+        "color": _COLOURS[number % len(_COLOURS)],
+        "linestyle": _DASHES[number % len(_DASHES)],
+        "marker": _MARKERS[number % len(_MARKERS)],
+        "markeredgecolor": "white",
+        "markeredgewidth": 0.7,
+        "linewidth": 1.8,
+        "markersize": 9,
+    }
 
 
 def new_axes(width: float, height: float) -> tuple[Figure, Axes]:
@@ -24,7 +56,10 @@ def new_axes(width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def style_axes(axes: Axes, *, x: str, y: str, title: str, subtitle: str) -> None:
-    """Name the axes and the picture, and draw what surrounds the data."""
+    """Name the axes and the picture, and draw what surrounds the data.
+
+    A title that is wider than the picture is made smaller, then shortened in the middle.
+    """
     axes.set_xlabel(x, color=INK, fontsize=11, labelpad=8)
     axes.set_ylabel(y, color=INK, fontsize=11, labelpad=8)
     axes.grid(color=GRID, linewidth=0.8)
@@ -32,11 +67,54 @@ def style_axes(axes: Axes, *, x: str, y: str, title: str, subtitle: str) -> None
     axes.tick_params(which="both", length=0, pad=7, labelsize=9.5, labelcolor=MUTED)
     for side in axes.spines.values():
         side.set_color(GRID)
-    axes.set_title(title, loc="left", color=INK, fontsize=13, fontweight="bold", pad=24)
-    axes.text(0, 1.02, subtitle, transform=axes.transAxes, color=MUTED, fontsize=9.5)
+    heading = axes.set_title(title, loc="left", color=INK, fontsize=13, fontweight="bold", pad=24, parse_math=False)
+    below = axes.text(0, 1.02, subtitle, transform=axes.transAxes, color=MUTED, fontsize=9.5, parse_math=False)
+    for text in (heading, below):
+        _fit(text)
 
 
-def save_png(figure: Figure, path: str | Path) -> None:
-    """Write a picture; the folder is made if need be."""
-    with atomic_write(path) as temporary:
-        figure.savefig(temporary, format="png")
+def style_legend(legend: Legend) -> None:
+    """Make a legend look like the rest."""
+    legend.get_frame().set(edgecolor=GRID, facecolor="white", alpha=1)
+    for text in legend.get_texts():
+        text.set(color=INK, fontsize=9.5)
+
+
+def save_figure(figure: Figure, path: str | Path) -> None:
+    """Write a picture as PNG, SVG or PDF, as its name ends; the same picture gives the same bytes.
+
+    Raises:
+        ConfigError: another ending, or a path that cannot be written.
+        VoxnestError: it cannot be written after all (a full disk, say).
+    """
+    from matplotlib import rc_context
+
+    check_output(path, *PICTURES)
+    suffix = Path(path).suffix.lower()
+    kind = suffix[1:] if suffix in PICTURES else "png"
+    dates = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
+    # In memory, because what matplotlib raises on a full disk may say nothing of it.
+    picture = BytesIO()
+    with warnings.catch_warnings(), rc_context({"svg.hashsalt": "voxnest"}):
+        warnings.filterwarnings("ignore", "Glyph")  # of a name in a script that the font lacks
+        figure.savefig(picture, format=kind, metadata=dates.get(kind))
+    try:
+        with atomic_write(path) as temporary:
+            temporary.write_bytes(picture.getvalue())
+    except OSError as error:
+        raise VoxnestError(path, f"cannot be written: {error.strerror or error}") from error
+
+
+def _fit(text: Text) -> None:
+    """Make a text that begins where the axes do end before the picture does."""
+    assert text.figure is not None
+    room = text.figure.bbox.width - 1.1 * text.figure.dpi  # what is left of the axes takes less than that
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")
+        if text.get_window_extent().width > room:
+            text.set_fontsize(9.5)
+        whole = text.get_text()
+        kept = len(whole)
+        while text.get_window_extent().width > room:
+            kept -= 1
+            text.set_text(f"{whole[: kept // 2]}…{whole[len(whole) - (kept - kept // 2) :]}")

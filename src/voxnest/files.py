@@ -17,6 +17,14 @@ STANDARD_OUTPUT = "-"
 _unfinished: set[Path] = set()
 
 
+def cache_folder() -> Path:
+    """Where voxnest keeps things: `VOXNEST_HOME`, or `voxnest` in `XDG_CACHE_HOME`, else in `~/.cache`."""
+    if home := os.environ.get("VOXNEST_HOME"):
+        return Path(home).expanduser()
+    cache = os.environ.get("XDG_CACHE_HOME")
+    return (Path(cache) if cache else Path.home() / ".cache") / "voxnest"
+
+
 def is_stream(path: str | Path) -> bool:
     """Whether an output is "-", a FIFO, a socket or a device: bytes go through it, and it cannot be replaced."""
     if str(path) == STANDARD_OUTPUT:

@@ -25,7 +25,7 @@ from voxnest.inference import embed_files
 from voxnest.matryoshka import loss as matryoshka_loss
 from voxnest.matryoshka.rotation import pca_rotation, with_dims
 from voxnest.models import head
-from voxnest.models.encoder import SpeakerEncoder
+from voxnest.models.encoder import Lengths, SpeakerEncoder, Waveform
 from voxnest.models.redimnet import build
 from voxnest.models.redimnet_official import translate_settings
 
@@ -167,17 +167,18 @@ class ReDimNetMRL(SpeakerEncoder):
 
     def forward(
         self,
-        waveform: Tensor,
+        waveform: Waveform,
         dim: int | None = None,
         all_dims: bool = False,
         *,
         target_dim: int | None = None,
         return_all_dims: bool = False,
+        lengths: Lengths = None,
     ) -> Tensor | dict[int, Tensor]:
         """Embed a batch of waveforms.
 
         Args:
-            waveform: `[B, 1, T]` or `[B, T]` float32 in [-1, 1] at `sample_rate`.
+            waveform: `[B, 1, T]` or `[B, T]` at `sample_rate`; numbers, and `lengths`, as of `SpeakerEncoder`.
             dim: give the first `dim` numbers only; one of `mrl_dims`. The original calls it `target_dim`.
             all_dims: give every prefix, `{dim: [B, dim]}`. The original calls it `return_all_dims`.
 
@@ -189,7 +190,8 @@ class ReDimNetMRL(SpeakerEncoder):
             if waveform.shape[1] != 1:
                 raise AudioError("waveform", f"shape {list(waveform.shape)}", "[B, 1, T] or [B, T], of one channel")
             waveform = waveform[:, 0]
-        return super().forward(waveform, target_dim if dim is None else dim, all_dims or return_all_dims)
+        size, every = target_dim if dim is None else dim, all_dims or return_all_dims
+        return super().forward(waveform, size, every, lengths=lengths)
 
     def train(self, mode: bool = True) -> Self:
         """Choose training or evaluation mode; frozen parts stay in evaluation mode."""

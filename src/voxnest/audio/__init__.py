@@ -6,14 +6,13 @@ is converted with soxr, and a partial read seeks. Whatever is wrong with a file 
 it. There is no global state: reading is safe in threads and in forked data-loader workers.
 """
 
+from voxnest.audio.folders import AUDIO_SUFFIXES, list_recordings, walk
 from voxnest.audio.reading import (
-    AUDIO_SUFFIXES,
     SAMPLE_RATE,
     SILENCE_PEAK,
     Audio,
     AudioInfo,
     audio_info,
-    list_recordings,
     read_audio,
 )
 
@@ -26,4 +25,5 @@ __all__ = [
     "audio_info",
     "list_recordings",
     "read_audio",
+    "walk",
 ]

@@ -17,6 +17,11 @@ from voxnest.audio.decoder import incomplete, mono
 from voxnest.errors import AudioError
 
 _MP4, _MATROSKA = "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"
+# Nothing that a playlist names may be fetched from a network, nor be read or waited for on the disk. Text is no sound.
+_OTHERS = {"hls", "dash", "webm_dash_manifest", "concat", "imf", "sdp", "rtsp", "sap", "image2", "sbg", "tty"}
+_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": ",".join(sorted(av.formats_available - _OTHERS))}
+# Tags of any encoding must not matter: PyAV 19 takes them all, the versions before have to be told.
+_TAGS: dict[str, Any] = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
 # Demuxers whose time stamps after a seek are those of the whole file. Others decode from the beginning.
 _SEEKABLE = (_MP4, _MATROSKA, "mp3", "ogg", "aac", "flac")
 # Decoded and dropped before the goal of a seek: more than the 80 ms that Opus needs, the overlap of AAC (two
@@ -36,16 +41,13 @@ class FFmpegDecoder:
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
-            # "file" only: nothing that a playlist names may be fetched from a network.
-            self._container = av.open(f"file:{path}", options={"protocol_whitelist": "file"}, metadata_errors="ignore")
+            self._container = av.open(f"file:{path}", options=_OPTIONS, **_TAGS)
         except (av.FFmpegError, OSError, ValueError) as error:
             raise AudioError(path, "is not audio, or its header is damaged or cut off") from error
         stream: Any = self._container.streams.best("audio")  # Any: PyAV's stub does not say AudioStream
-        if stream is None or not (stream.rate and stream.channels):
+        if stream is None or not (stream.codec_context and stream.rate and stream.channels):
             self._container.close()
-            # FFmpeg takes text for a video of a terminal.
-            is_text = self._container.format.name == "tty"
-            raise AudioError(path, "is not audio" if is_text else "has no sound track that can be decoded")
+            raise AudioError(path, "has no sound track that can be decoded")
         self._stream = stream
         self._kind = self._container.format.name
         self._origin: int = stream.start_time or 0
@@ -120,9 +122,13 @@ class FFmpegDecoder:
 
     def _frames(self) -> Iterator[av.AudioFrame | None]:
         """Every decoded frame; None in place of a packet that cannot be decoded."""
-        packets = self._container.demux(self._stream)
+        left = 2 * self._path.stat().st_size  # a container may leave out what all packets begin with
         try:
-            for packet in packets:
+            for packet in self._container.demux(self._stream):
+                left -= packet.size
+                if left < 0:  # a damaged index leads to the same bytes again and again
+                    yield None
+                    return
                 try:
                     frames: list[Any] = packet.decode()
                 except av.EOFError:
@@ -141,8 +147,8 @@ class FFmpegDecoder:
         timestamp = round(seconds / self._stream.time_base) + self._origin
         try:
             self._container.seek(timestamp, stream=self._stream)
-        except (av.FFmpegError, OSError) as error:
-            found = f"is truncated or damaged: there is no way to {seconds:.2f} s"
+        except (av.FFmpegError, OSError, OverflowError) as error:
+            found = f"is truncated or damaged: there is no way to {seconds:.6g} s"
             raise AudioError(self._path, found) from error
 
 

@@ -1,30 +1,40 @@
-"""The `voxnest` command: registers the commands and turns errors into one line and exit status 2.
+"""The commands of `voxnest`.
 
 A command's module imports torch and its kin inside the function, so that `voxnest --help` answers at once.
 """
 
-import sys
 from importlib import import_module
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
 from voxnest import __version__
+from voxnest.cli.command import Command, Group
 from voxnest.cli.matryoshka import matryoshka
-from voxnest.errors import VoxnestError
 
 app = typer.Typer(
     name="voxnest",
+    cls=Group,
     help="Speaker recognition with nested (Matryoshka) embeddings.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help: [n, dim] is no markup, and it can be piped
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-COMMANDS = ("demo", "prepare", "train", "evaluate", "embed", "verify", "models", "download")
-for _name in COMMANDS:
-    app.command(_name)(getattr(import_module(f"voxnest.cli.{_name}"), _name))
+COMMANDS = {
+    "demo": "Make voices, train, evaluate and verify: no data needed.",
+    "prepare": "Describe a corpus: manifests, statistics, unreadable files.",
+    "train": "Train a speaker encoder; run again, continue.",
+    "evaluate": "Measure error rates of a model on a trial list.",
+    "embed": "Write speaker embeddings of recordings to a file.",
+    "verify": "Tell whether two recordings are of one speaker.",
+    "models": "List the models, or the published weights.",
+    "download": "Fetch published weights ahead of use.",
+    "config": "Print a training configuration to start from.",
+}
+for _name, _summary in COMMANDS.items():
+    app.command(_name, cls=Command, short_help=_summary)(getattr(import_module(f"voxnest.cli.{_name}"), _name))
 app.add_typer(matryoshka, name="matryoshka")
 
 
@@ -36,28 +46,6 @@ def _version(show: bool) -> None:
 
 @app.callback()
 def _options(
-    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Show the version."),
+    version: bool = typer.Option(False, "--version", "-V", callback=_version, is_eager=True, help="Show the version."),
 ) -> None:
     pass
-
-
-def main() -> None:
-    """Run the command line.
-
-    A user's mistake, and what the system refuses (a full disk, a folder that may not be written), print one line and
-    exit 2; Ctrl-C exits 130.
-    """
-    console = Console(stderr=True, soft_wrap=True, highlight=False)
-    try:
-        app()
-    except VoxnestError as error:
-        console.print(f"[bold red]error:[/] {escape(str(error))}")
-        sys.exit(2)
-    except OSError as error:
-        if error.strerror is None:
-            raise  # not the system's answer but a mistake of ours
-        console.print(f"[bold red]error:[/] {escape(f'{error.filename or app.info.name}: {error.strerror}')}")
-        sys.exit(2)
-    except KeyboardInterrupt:
-        console.print("interrupted")
-        sys.exit(130)

@@ -5,19 +5,20 @@ from typing import Annotated
 
 import typer
 
+from voxnest.cli.options import Device, Dim, Model
+
 
 def embed(
     files: Annotated[
         list[str],
         typer.Argument(help="Recordings, folders (searched for recordings), or patterns such as 'a/*.wav'."),
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Where to write the embeddings (.npz).")],
-    model: Annotated[
-        str, typer.Option("--model", "-m", help="A checkpoint or run folder, or a name of voxnest models --weights.")
-    ] = "default",
-    dim: Annotated[
-        int | None, typer.Option(help="Size of the embeddings.", show_default="the largest the model has")
-    ] = None,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Where to write the embeddings (.npz); - is the standard output.")
+    ],
+    model: Model = "default",
+    dim: Dim = None,
+    device: Device = "auto",
 ) -> None:
     """Write the speaker embeddings of recordings: names, embeddings [n, dim], model, dim.
 
@@ -26,19 +27,31 @@ def embed(
     from rich.console import Console
     from rich.markup import escape
 
+    from voxnest.cli.progress import progress_bar
+    from voxnest.errors import AudioError
+    from voxnest.files import check_output, is_stream
     from voxnest.hub.checkpoint import load_encoder
     from voxnest.inference import embed_to_file, find_recordings
 
-    recordings = find_recordings(files)
-    encoder = load_encoder(model)
-    embeddings = embed_to_file(encoder, recordings, output, dim=dim, progress=True)
+    check_output(output)
+    recordings, failures = [], []
+    for place in files:
+        try:
+            recordings += find_recordings(place)
+        except AudioError as error:
+            failures.append(str(error))
+    encoder = load_encoder(model, device=device)
+    with progress_bar("embedding") as progress:
+        embeddings = embed_to_file(encoder, recordings, output, dim=dim, progress=progress)
     if embeddings:
         written = f"{output}: {len(embeddings)} embeddings of {dim or encoder.embedding_dim} numbers"
-        Console(soft_wrap=True, highlight=False, markup=False).print(written)
+        console = Console(stderr=is_stream(output), soft_wrap=True, highlight=False, markup=False)
+        console.print(written)
     errors = Console(stderr=True, soft_wrap=True, highlight=False)
-    for name in embeddings.silent:
-        errors.print(f"[yellow]warning:[/] {escape(name)}: is silent; its embedding means nothing")
-    for name, reason in embeddings.failures:
-        errors.print(f"[bold red]error:[/] {escape(name)}: {escape(reason)}")
-    if embeddings.failures:
+    for name, reason in embeddings.warnings:
+        errors.print(f"[yellow]warning:[/] {escape(f'{name}: {reason}')}")
+    failures += [f"{name}: {reason}" for name, reason in embeddings.failures]
+    for failure in failures:
+        errors.print(f"[bold red]error:[/] {escape(failure)}")
+    if failures:
         raise typer.Exit(2)

@@ -6,6 +6,9 @@ from typing import Annotated
 
 import typer
 
+from voxnest.cli.command import Command
+from voxnest.cli.options import MODEL_HELP, Device
+
 matryoshka = typer.Typer(help="Make embeddings whose prefixes are embeddings too.", no_args_is_help=True)
 
 
@@ -22,9 +25,9 @@ def _group() -> None:
     pass  # or typer would make `fit` the command itself
 
 
-@matryoshka.command()
+@matryoshka.command(cls=Command)
 def fit(
-    model: Annotated[str, typer.Argument(help="A checkpoint or run folder, or a name of voxnest models --weights.")],
+    model: Annotated[str, typer.Argument(help=MODEL_HELP)],
     corpus: Annotated[
         Path, typer.Option(help="A manifest of voxnest prepare, or a folder of recordings; a few hundred are enough.")
     ],
@@ -37,6 +40,7 @@ def fit(
         Method, typer.Option(help="pca needs no speakers; auto is discriminative where the corpus names several.")
     ] = Method.auto,
     utterances: Annotated[int, typer.Option(min=2, help="The most utterances to embed.")] = 1000,
+    device: Device = "auto",
 ) -> None:
     """Turn an encoder's embedding space so that its first numbers are the most useful ones.
 
@@ -44,30 +48,35 @@ def fit(
     embedded, and a rotation that is found from them becomes part of the encoder's last layer.
     """
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.markup import escape
 
+    from voxnest.cli.progress import progress_bar
     from voxnest.corpora.reading import read_corpus
-    from voxnest.files import check_output
+    from voxnest.files import check_output, is_stream
     from voxnest.hub.checkpoint import load_encoder, save_encoder
     from voxnest.matryoshka.fit import fit as run
 
-    check_output(output)
-    encoder = load_encoder(model)
+    check_output(output, ".safetensors")
+    encoder = load_encoder(model, device=device)
     found = read_corpus(corpus)
-    columns = (TextColumn("embedding"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("embedding", total=None)
+    warnings: list[tuple[str, str]] = []
+    with progress_bar("embedding") as progress:
         turned = run(
             encoder,
             found,
             dims=dim,
             method=None if method is Method.auto else method.value,  # type: ignore[arg-type]
             count=utterances,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            progress=progress,
+            warn=lambda subject, reason: warnings.append((subject, reason)),
         )
     speakers = len({utterance.speaker for utterance in found})
     metadata = {"rotation": {"of": model, "corpus": str(corpus), "speakers": speakers, "method": method.value}}
     save_encoder(turned, output, metadata)
-    console = Console(markup=False, highlight=False, soft_wrap=True)
-    console.print(f"{output}: {turned.name} with embeddings of {', '.join(map(str, turned.dims))} numbers")
-    console.print(f"next:  voxnest evaluate {output} --trials trials.txt")
+    errors = Console(stderr=True, highlight=False, soft_wrap=True)
+    for subject, reason in warnings:
+        errors.print(f"[yellow]warning:[/] {escape(f'{subject}: {reason}')}")
+    console = Console(stderr=is_stream(output), markup=False, highlight=False, soft_wrap=True)
+    console.print(f"{output}: {model} with embeddings of {', '.join(map(str, turned.dims))} numbers")
+    if not is_stream(output):
+        console.print(f"next:  voxnest evaluate {output} --trials trials.txt")

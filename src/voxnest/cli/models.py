@@ -1,118 +1,169 @@
 """`voxnest models`: what can be built by name, and which weights are published."""
 
+from __future__ import annotations
+
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.box import SIMPLE
+
+from voxnest.cli.options import Json
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
 def models(
     weights: Annotated[bool, typer.Option("--weights", help="List the published weights instead.")] = False,
     check: Annotated[bool, typer.Option("--check", help="Compare sizes and costs with the published ones.")] = False,
     plot: Annotated[
-        Path | None, typer.Option("--plot", metavar="PNG", help="Draw error rates against costs instead.")
+        Path | None, typer.Option("--plot", metavar="FILE", help="Draw error rates against costs (PNG, SVG, PDF).")
     ] = None,
+    json: Json = None,
 ) -> None:
-    """List the models: size and cost as built here (for 2 s of speech), error rates as published.
+    """List the models, or the published weights.
+
+    Size and cost (for 2 s of speech) are as built here, error rates as published.
 
     With --check the exit status is 1 if a count differs from the published one by more than 3% and nobody has said why.
     """
-    if weights:
-        _list_weights()
-    elif check:
-        _check()
-    elif plot is not None:
-        _plot(plot)
-    else:
-        _list_models()
-
-
-def _list_models() -> None:
     from rich.console import Console
-    from rich.table import Table
 
+    from voxnest.cli.results import give_json
+    from voxnest.errors import ConfigError
+
+    if sum([weights, check, plot is not None]) > 1:
+        raise ConfigError("voxnest models", "several of --weights, --check and --plot", "one of them")
+    if plot is not None:
+        if json is not None:
+            raise ConfigError("voxnest models", "--plot and --json", "one of them")
+        _plot(plot)
+        return
+    rows, table, notes = _weights() if weights else _comparisons() if check else _models()
+    if not give_json(rows, json):
+        Console(highlight=False).print(table)
+        for note in notes:
+            print(note)
+    if check and not all(row["explained"] for row in rows):
+        raise typer.Exit(1)
+
+
+Listing = tuple[list[dict[str, Any]], "Table", list[str]]
+"""What --json gives, the same for people, and lines below it."""
+
+
+def _models() -> Listing:
     from voxnest.models.card import VOX1
-    from voxnest.models.counting import count_model
+    from voxnest.models.counting import kept_counts
     from voxnest.models.registry import CARDS
 
-    table = Table(
-        caption="Counts are of the built model, GMACs for 2 s. EERs (%) on VoxCeleb1-O, E and H are as published, with "
-        "AS-norm in brackets. Other lists: voxnest models --weights.",
-        box=SIMPLE,
-        pad_edge=False,
-    )
-    table.add_column("model", no_wrap=True)
-    for column in ("M params", "GMACs", "O", "E", "H"):
-        table.add_column(column, justify="right")
-    table.add_column("what it is")
+    table = _table("model", "M params", "GMACs", "O", "E", "H", "what it is")
+    rows = []
     for name, card in CARDS.items():
-        eers = (card.published.rate(item) for item in VOX1)
-        counts = (f"{count:.2f}" for count in count_model(name))
-        table.add_row(name, *counts, *eers, card.summary)
-    Console().print(table)
+        parameters, gmacs = kept_counts(name)
+        published = card.published
+        rates = [f"{published.eer[item]:.2f}" if item in published.eer else "-" for item in VOX1]
+        table.add_row(name, f"{parameters:.2f}", f"{gmacs:.2f}", *rates, card.summary)
+        rows.append(
+            {
+                "name": name,
+                "family": card.family,
+                "summary": card.summary,
+                "parameters": round(parameters * 1e6),
+                "macs_2s": round(gmacs * 1e9),
+                "eer": published.eer,
+                "eer_as_norm": published.eer_as_norm,
+                "source": published.source,
+            }
+        )
+    notes = [
+        "O, E, H: EER in % on VoxCeleb1-O, E and H as published, without score",
+        "normalisation; with it: docs/zoo.md, voxnest models --json.",
+        "Published weights: voxnest models --weights.",
+    ]
+    return rows, table, notes
 
 
-def _check() -> None:
-    from rich.console import Console
-    from rich.table import Table
+def _comparisons() -> Listing:
+    import textwrap
 
     from voxnest.models.counting import TOLERANCE, compare_with_published
     from voxnest.models.registry import list_models
 
-    table = Table(box=None, padding=(0, 1, 0, 0))
-    table.add_column("model", no_wrap=True)
-    for column in ("M params", "published", "", "GMACs", "published", ""):
-        table.add_column(column, justify="right", no_wrap=True)
-    comparisons = [found for name in list_models() if (found := compare_with_published(name))]
-    for found in comparisons:
-        parameters, gmacs = (f"{difference:+.1%}" for difference in found.differences)
-        published = f"{found.published_parameters:g}", f"{found.published_gmacs:g}"
-        built = f"{found.parameters:.2f}", f"{found.gmacs:.2f}"
-        table.add_row(found.name, built[0], published[0], parameters, built[1], published[1], gmacs)
-    console = Console(markup=False, highlight=False)
-    console.print(table)
-    console.print(f"Why, where it is more than {TOLERANCE:.0%}:")
-    for found in comparisons:
+    table = _table("model", "M params", "published", "", "GMACs", "published", "")
+    rows, notes = [], [f"Why, where it is more than {TOLERANCE:.0%}:"]
+    for found in filter(None, map(compare_with_published, list_models())):
+        parameters, gmacs = found.differences
+        table.add_row(
+            found.name,
+            *(f"{found.parameters:.2f}", f"{found.published_parameters:g}", f"{parameters:+.1%}"),
+            *(f"{found.gmacs:.2f}", f"{found.published_gmacs:g}", f"{gmacs:+.1%}"),
+        )
+        rows.append(
+            {
+                "name": found.name,
+                "parameters": round(found.parameters * 1e6),
+                "published_parameters": round(found.published_parameters * 1e6),
+                "macs_2s": round(found.gmacs * 1e9),
+                "published_macs_2s": round(found.published_gmacs * 1e9),
+                "differs": found.differs,
+                "explained": found.explained,
+                "note": found.note,
+            }
+        )
         if found.differs:
-            console.print(f"  {found.name}: {found.note or 'not explained'}")
-    if not all(found.explained for found in comparisons):
-        raise typer.Exit(1)
+            text = f"{found.name}: {found.note or 'not explained'}"
+            notes.append(textwrap.fill(text, 79, initial_indent="  ", subsequent_indent="    "))
+    return rows, table, notes
 
 
-def _plot(path: Path) -> None:
-    from rich.console import Console
-
-    from voxnest.files import check_output
-    from voxnest.models.plots import plot_models
-
-    check_output(path, ".png")
-    drawn = plot_models(path)
-    Console().print(f"{len(drawn)} models in {path}", highlight=False, soft_wrap=True)
-
-
-def _list_weights() -> None:
-    from rich.console import Console
-    from rich.table import Table
-
+def _weights() -> Listing:
     from voxnest.hub.download import cached_path
     from voxnest.hub.releases import RELEASES
 
-    lists = {item: f"Vox1-{item}" for item in "OEH"} | {"SITW": "SITW", "VOiCES": "VOiCES", "CN-C": "CN-Celeb"}
-    licenses = {f"{release.family.architecture}: {release.family.license}" for release in RELEASES}
-    table = Table(
-        caption="EERs (%) on VoxCeleb1-O, E and H, SITW, VOiCES and CN-Celeb are as published; of each model the first "
-        "weights are the default. Licences: " + ", ".join(sorted(licenses)),
-        box=None,
-        padding=(0, 1, 0, 0),
-    )
-    for column in ("model", "trained", "dataset"):
-        table.add_column(column, no_wrap=True)
-    for column in lists:
-        table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("cached", no_wrap=True)
+    lists = {"O": "Vox1-O", "E": "Vox1-E", "H": "Vox1-H", "SITW": "SITW", "VOi": "VOiCES", "CNC": "CN-Celeb"}
+    table = _table("model", "trained", "dataset", *lists, "here", text=("trained", "dataset"), gap=1)
+    rows = []
     for release in RELEASES:
-        eers = (f"{release.eer[item]:.2f}" if item in release.eer else "-" for item in lists.values())
-        cached = "yes" if cached_path(release).exists() else ""
-        table.add_row(release.model, release.train_type, release.dataset, *eers, cached)
-    Console().print(table)
+        path = cached_path(release)
+        rates = (f"{release.eer[item]:.2f}" if item in release.eer else "-" for item in lists.values())
+        table.add_row(release.model, release.train_type, release.dataset, *rates, "yes" if path.exists() else "")
+        rows.append(
+            {
+                "model": release.model,
+                "train_type": release.train_type,
+                "dataset": release.dataset,
+                "address": release.address,
+                "license": release.family.license,
+                "eer": release.eer,
+                "cached": str(path) if path.exists() else None,
+            }
+        )
+    licenses = sorted({f"{release.family.architecture}: {release.family.license}" for release in RELEASES})
+    notes = [
+        "EER in % as published, on VoxCeleb1-O, E, H, SITW, VOiCES (VOi), CN-Celeb (CNC).",
+        "The first weights of a model are its default. here: in the cache already.",
+        f"Licences: {', '.join(licenses)}.",
+    ]
+    return rows, table, notes
+
+
+def _plot(path: Path) -> None:
+    from voxnest.files import STANDARD_OUTPUT, check_output
+    from voxnest.models.plots import plot_models
+
+    check_output(path, ".png", ".svg", ".pdf")
+    drawn = plot_models(path)
+    if str(path) != STANDARD_OUTPUT:
+        print(f"{len(drawn)} models in {path}")
+
+
+def _table(*columns: str, text: tuple[str, ...] = (), gap: int = 2) -> Table:
+    """A table that fits 80 columns: names and `text` left, numbers right, only the last column may wrap."""
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, gap, 0, 0), pad_edge=False)
+    for index, column in enumerate(columns):
+        words = index == 0 or column in (*text, "what it is")
+        table.add_column(column, justify="left" if words else "right", no_wrap=column != "what it is")
+    return table

@@ -9,14 +9,13 @@
 | csv | columns path, speaker, optional session, id, offset, duration | the columns |
 """
 
-import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from voxnest.audio import AUDIO_SUFFIXES
+from voxnest.audio import AUDIO_SUFFIXES, walk
 from voxnest.corpora.lists import Entry, csv_header, read_csv, read_kaldi
 from voxnest.errors import CorpusError
 
@@ -30,12 +29,16 @@ _SHOWN = 3  # paths quoted in an error
 
 @dataclass(frozen=True)
 class Corpus:
-    """What was found; iterating (as often as you like) gives the entries, in order of their recordings."""
+    """What was found; iterating (as often as you like) gives the entries, in order of their recordings.
+
+    `unlisted` holds the places in the folder that could not be searched, and why.
+    """
 
     layout: str
     root: Path
     size: int
     entries: Callable[[], Iterator[Entry]]
+    unlisted: tuple[tuple[Path, str], ...] = ()
 
     def __len__(self) -> int:
         return self.size
@@ -65,7 +68,7 @@ def find_corpus(source: str | Path, layout: str = "auto") -> Corpus:
             )
         return _listed("csv", source.parent, read_csv(source))
     if not source.is_dir():
-        raise CorpusError(source, "no such folder")
+        raise CorpusError(source, "is neither a folder nor a file" if source.exists() else "no such folder")
 
     lists = _lists(source)
     if layout == "auto" and len(lists) > 1:
@@ -79,9 +82,12 @@ def find_corpus(source: str | Path, layout: str = "auto") -> Corpus:
             raise CorpusError(source, found, "one, or name the file itself")
         return _listed("csv", source, read_csv(tables[0]))
 
-    files = _walk(source)
+    unlisted: list[tuple[Path, str]] = []
+    files = walk(source, lambda place, reason: unlisted.append((place, reason)))
     if not files:
-        raise CorpusError(source, "no recordings found", f"files ending in {', '.join(sorted(AUDIO_SUFFIXES))}")
+        found = "; ".join(["no recordings found", *(f"{place} {reason}" for place, reason in unlisted[:_SHOWN])])
+        raise CorpusError(source, found, f"files ending in {', '.join(sorted(AUDIO_SUFFIXES))}")
+    files.sort(key=lambda path: (_stem(path), path))
     layout = _recognise(source, files) if layout == "auto" else _checked(source, files, layout)
     _reject_twins(source, files)
     has_session = layout != "speaker"
@@ -93,38 +99,11 @@ def find_corpus(source: str | Path, layout: str = "auto") -> Corpus:
             speaker, session = (parts[-3], parts[-2]) if has_session else (parts[-2], _stem(parts[-1]))
             yield Entry(name, name, speaker, session, path)
 
-    return Corpus(layout, source, len(files), entries)
+    return Corpus(layout, source, len(files), entries, tuple(unlisted))
 
 
 def _stem(path: str) -> str:
     return path.rpartition(".")[0]
-
-
-def _walk(root: Path) -> list[str]:
-    """Relative paths of all audio files, in order of their stems. Linked folders are followed once."""
-    files: list[str] = []
-    stack, seen = [""], {os.path.realpath(root)}
-    while stack:
-        folder = stack.pop()
-        try:
-            with os.scandir(root / folder) as found:
-                for item in found:
-                    if item.name.startswith(".") or item.name == "__MACOSX":
-                        continue
-                    path = f"{folder}/{item.name}" if folder else item.name
-                    if item.is_dir():
-                        if item.is_symlink():
-                            target = os.path.realpath(item.path)
-                            if target in seen:
-                                continue
-                            seen.add(target)
-                        stack.append(path)
-                    elif os.path.splitext(item.name)[1].lower() in AUDIO_SUFFIXES:
-                        files.append(path)
-        except OSError as error:
-            raise CorpusError(root / folder, f"cannot be listed: {error.strerror}") from error
-    files.sort(key=lambda path: (_stem(path), path))
-    return files
 
 
 def _recognise(root: Path, files: Sequence[str]) -> str:

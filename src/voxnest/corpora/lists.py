@@ -8,6 +8,12 @@ from pathlib import Path
 
 from voxnest.errors import CorpusError
 
+_LONGEST_PATH = 4096  # characters; no system has longer ones
+LATEST = 1e9
+"""No recording goes on for thirty years: seconds from here on are a mistake."""
+
+_SHOWN = 200  # characters of a line in an error
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -33,9 +39,14 @@ class Entry:
 
 
 def csv_header(path: Path) -> list[str]:
-    """Column names of a CSV file in lower case; empty for an empty file."""
+    """Column names of a CSV file in lower case; empty for an empty file, and for what is no file of lines."""
+    if not path.is_file():  # a FIFO would keep us waiting
+        return []
     with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
-        return [name.strip().lower() for name in next(csv.reader(file), [])]
+        try:
+            return [name.strip().lower() for name in next(csv.reader(file), [])]
+        except csv.Error:
+            return []
 
 
 def read_csv(path: Path) -> list[tuple[str, Entry]]:
@@ -50,7 +61,9 @@ def read_csv(path: Path) -> list[tuple[str, Entry]]:
     """
     header = csv_header(path)
     if not {"path", "speaker"} <= set(header):
-        raise CorpusError(path, f"its first line is {','.join(header)}", "a header with columns path and speaker")
+        line = ",".join(header)
+        shown = line if line.isprintable() and len(line) <= _SHOWN else f"{line[:_SHOWN]!r}..."
+        raise CorpusError(path, f"its first line is {shown}", "a header with columns path and speaker")
     entries = []
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
@@ -70,7 +83,7 @@ def _csv_entry(where: str, row: dict[str, str]) -> Entry:
     for name in ("path", "speaker"):
         if not row.get(name):
             raise CorpusError(where, f"no {name}")
-    path = os.path.normpath(row["path"])
+    path = os.path.normpath(_checked(where, row["path"]))
     offset = _number(where, "offset", row["offset"]) if row.get("offset") else 0.0
     duration = _number(where, "duration", row["duration"]) if row.get("duration") else None
     if offset < 0 or (duration is not None and duration <= 0):
@@ -81,10 +94,10 @@ def _csv_entry(where: str, row: dict[str, str]) -> Entry:
 
 def _read_table(path: Path, columns: int, what: str) -> Iterator[tuple[str, list[str]]]:
     """Rows of a Kaldi list with their `file:line`; the last column keeps its blanks."""
+    if not path.is_file():
+        raise CorpusError(path, "is not a file" if path.exists() else "missing", what)
     try:
         text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise CorpusError(path, "missing", what) from error
     except UnicodeDecodeError as error:
         raise CorpusError(path, "is not UTF-8 text", what) from error
     for number, line in enumerate(text.splitlines(), start=1):
@@ -111,12 +124,13 @@ def read_kaldi(folder: Path) -> list[tuple[str, Entry]]:
     for where, (name, path) in _read_table(folder / "wav.scp", 2, "lines `recording path`"):
         if path.endswith("|"):
             raise CorpusError(where, f"{name} is made by a command ({path})", "a plain path: commands are not run")
+        _checked(where, path)
         if name in recordings:
             raise CorpusError(where, f"the recording {name} again (first at {lines[name]})")
         recordings[name], lines[name] = path, where
     # Kaldi recipes write paths relative to where they were run; a copied folder has them relative to itself.
     here = next((path for path in recordings.values() if not os.path.isabs(path)), None)
-    prefix = folder if here is None or (folder / here).exists() else Path.cwd()
+    prefix = folder if here is None or os.path.exists(folder / here) else Path.cwd()
 
     def file_of(recording: str) -> str:
         path = recordings[recording]
@@ -147,11 +161,17 @@ def _speaker(where: str, name: str, speakers: dict[str, str], folder: Path) -> s
     return speakers[name]
 
 
+def _checked(where: str, path: str) -> str:
+    if len(path) > _LONGEST_PATH:
+        raise CorpusError(where, f"a path of {len(path)} characters", f"at most {_LONGEST_PATH}")
+    return path
+
+
 def _number(where: str, name: str, text: str) -> float:
     try:
         value = float(text)
     except ValueError:
         value = float("nan")
-    if not abs(value) < float("inf"):
+    if not abs(value) < LATEST:
         raise CorpusError(where, f"{name} is {text!r}", "a number of seconds")
     return value

@@ -11,9 +11,7 @@ import gzip
 import io
 import json
 import os
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import groupby, islice
 from pathlib import Path
@@ -24,6 +22,7 @@ from voxnest.corpora.layouts import Corpus, find_corpus
 from voxnest.corpora.lists import Entry
 from voxnest.corpora.manifest import RECORDINGS, SUPERVISIONS
 from voxnest.corpora.statistics import Statistics, Tally
+from voxnest.corpora.threads import map_unordered
 from voxnest.errors import AudioError, ConfigError, CorpusError
 from voxnest.files import atomic_write
 
@@ -106,12 +105,16 @@ class Journal:
         self.headers: dict[str, Header] = {}
         if not path.exists():
             return
+        if not path.is_file():  # a FIFO would keep us waiting
+            raise CorpusError(path, "is not a file", "the journal of an earlier run, or nothing")
         whole = 0  # bytes up to the end of the last whole line
         with open(path, "rb") as file:
             for line in file:
-                with contextlib.suppress(ValueError, TypeError):
+                with contextlib.suppress(ValueError, TypeError, OverflowError, RecursionError):
                     name, *values = json.loads(line)
-                    self.headers[name] = Header(*map(int, values))
+                    header = Header(*map(int, values))
+                    if min(header) > 0:
+                        self.headers[name] = header
                 whole += len(line) if line.endswith(b"\n") else 0
         os.truncate(path, whole)
 
@@ -159,37 +162,30 @@ def _open_headers(
                     found[name] = Header(status.st_size, status.st_mtime_ns, samples, info.sample_rate, info.channels)
             except AudioError as error:
                 failed[name] = f"{error.found} (expected {error.expected})" if error.expected else error.found
-            except OSError as error:
-                failed[name] = error.strerror or str(error)
+            except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+                failed[name] = getattr(error, "strerror", None) or str(error)
         return len(entries), found, failed
 
     opened, done = 0, 0
     failures: dict[str, str] = {}
-    waiting: deque[Future[tuple[int, dict[str, Header], dict[str, str]]]] = deque()
     entries = iter(corpus)
-    pool = ThreadPoolExecutor(jobs)
-    try:
-        while True:
-            while len(waiting) < 2 * jobs and (chunk := list(islice(entries, _CHUNK))):
-                waiting.append(pool.submit(look, chunk))
-            if not waiting:
-                return opened, failures
-            count, found, failed = waiting.popleft().result()
+    chunks = iter(lambda: list(islice(entries, _CHUNK)), [])
+    with contextlib.closing(map_unordered(look, chunks, jobs)) as results:
+        for count, found, failed in results:
             journal.add(found)
             failures |= failed
             opened += len(found) + len(failed)
             done += count
             if progress:
                 progress(done, len(corpus))
-    finally:
-        pool.shutdown(cancel_futures=True)
+    return opened, failures
 
 
 def _write_manifests(
     corpus: Corpus, locate: Callable[[str], str], output: Path, journal: Journal, failures: dict[str, str]
 ) -> Statistics:
     tally = Tally(corpus.layout)
-    refused: list[tuple[str, str]] = []
+    refused = [(str(place), reason) for place, reason in corpus.unlisted]
     with contextlib.ExitStack() as stack:  # all files are whole before the first takes its name
         recordings, supervisions, headers = (
             stack.enter_context(_json_lines(output / name)) for name in (RECORDINGS, SUPERVISIONS, JOURNAL)

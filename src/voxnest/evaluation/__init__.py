@@ -1,15 +1,23 @@
 """Evaluation: trial lists, scoring, error rates, reports and plots."""
 
-from voxnest.evaluation.metrics import compute_eer, compute_min_dcf, eer_interval, eer_replicates, error_rates
+from voxnest.evaluation.metrics import (
+    compute_eer,
+    compute_min_dcf,
+    eer_interval,
+    eer_replicates,
+    error_rates,
+    error_rates_at,
+)
 from voxnest.evaluation.plots import plot_det
 from voxnest.evaluation.protocol import evaluate
-from voxnest.evaluation.report import DimensionResult, EvaluationReport
+from voxnest.evaluation.report import DimensionResult, EvaluationReport, OperatingPoint
 from voxnest.evaluation.scoring import as_norm, s_norm, score_trials
 from voxnest.evaluation.trials import Trial, make_trials, read_trials, write_trials
 
 __all__ = [
     "DimensionResult",
     "EvaluationReport",
+    "OperatingPoint",
     "Trial",
     "as_norm",
     "compute_eer",
@@ -17,6 +25,7 @@ __all__ = [
     "eer_interval",
     "eer_replicates",
     "error_rates",
+    "error_rates_at",
     "evaluate",
     "make_trials",
     "plot_det",

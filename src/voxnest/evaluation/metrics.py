@@ -90,6 +90,21 @@ def error_rates(scores: ArrayLike, labels: ArrayLike) -> tuple[Floats, Floats, F
     return thresholds, misses / misses[-1], false_accepts / false_accepts[0]
 
 
+def error_rates_at(scores: ArrayLike, labels: ArrayLike, threshold: float) -> tuple[float, float]:
+    """Compute both error rates when every score >= threshold is accepted.
+
+    Returns:
+        False-negative rate (targets rejected) and false-positive rate (non-targets accepted), fractions.
+
+    Raises:
+        TrialError: no trials, no target, no non-target, or scores that are not finite.
+        ValueError: scores and labels differ in shape, or labels are not 0 and 1.
+    """
+    values, targets = _checked(scores, labels)
+    accepted = values >= threshold
+    return float(np.mean(~accepted[targets])), float(np.mean(accepted[~targets]))
+
+
 def eer_interval(
     scores: ArrayLike,
     labels: ArrayLike,

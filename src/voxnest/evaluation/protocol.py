@@ -11,11 +11,20 @@ import numpy as np
 
 from voxnest.audio import audio_info
 from voxnest.errors import ConfigError, TrialError
-from voxnest.evaluation.metrics import compute_eer, compute_min_dcf, eer_interval
-from voxnest.evaluation.report import DimensionResult, EvaluationReport
+from voxnest.evaluation.checks import check_rates, check_trials
+from voxnest.evaluation.metrics import compute_eer, compute_min_dcf, eer_interval, error_rates_at
+from voxnest.evaluation.report import DimensionResult, EvaluationReport, OperatingPoint
 from voxnest.evaluation.scoring import score_indexed
-from voxnest.evaluation.trials import Trial, check_recordings, find_root, find_speakers, index_trials, read_trials
-from voxnest.inference.extract import embed_files
+from voxnest.evaluation.trials import (
+    Trial,
+    check_recordings,
+    find_root,
+    find_speakers,
+    index_trials,
+    locate_recordings,
+    read_trials,
+)
+from voxnest.inference import DEFAULT_THRESHOLD, Embeddings, embed_files
 
 if TYPE_CHECKING:
     from voxnest.models.encoder import SpeakerEncoder
@@ -38,7 +47,7 @@ def evaluate(
     Args:
         encoder: in eval mode, on the device it shall run on.
         trials: a trial list (see `read_trials`), or trials.
-        root: the folder that the trials' paths are relative to. If None: for a list, its own folder or `wav`
+        root: the folder that the trials' relative paths start from. If None: for a list, its own folder or `wav`
             or `test` in it, wherever its recordings are; for trials, the current folder.
         dims: prefix sizes; all that the encoder has if None.
         progress: show a progress bar.
@@ -46,7 +55,8 @@ def evaluate(
             that target trials link are taken to be of one speaker.
 
     Returns:
-        EER, threshold and minDCF (priors 0.01 and 0.05, costs 1) per prefix size.
+        EER, threshold and minDCF (priors 0.01 and 0.05, costs 1) per prefix size, and the errors at the threshold of
+        `verify`: the encoder's own, else `DEFAULT_THRESHOLD`. Doubtful trials are in `warnings`.
 
     Raises:
         ConfigError: a prefix size that the encoder was not trained for.
@@ -73,35 +83,47 @@ def evaluate(
         raise TrialError(source or "trials", found, "at least one of each kind")
     if root is None:
         root = find_root(source, listed) if source is not None else Path()
-    root = Path(root)
     check_recordings(listed, root, source)
+    indexed = locate_recordings(indexed, root)
+    warnings = check_trials(listed, indexed)
 
-    paths = [Path(name) for name in indexed.names]
     start = time.perf_counter()
-    embeddings = embed_files(encoder, list(dict.fromkeys(paths)), root=root, progress=progress)
+    embeddings = embed_files(encoder, indexed.names, progress=progress)
     seconds = time.perf_counter() - start
-    matrix = np.stack([embeddings[str(path)] for path in paths])
-    scores = score_indexed(matrix, indexed, sizes)
+    scores = score_indexed(np.stack([embeddings[name] for name in indexed.names]), indexed, sizes)
     speakers = find_speakers(indexed)
     sides = speakers[indexed.enrollment], speakers[indexed.test]
     results = {}
     for dim in sizes:
         eer, threshold = compute_eer(scores[dim], indexed.labels)
         costs = {prior: compute_min_dcf(scores[dim], indexed.labels, prior) for prior in PRIORS}
+        own = encoder.thresholds.get(dim)
+        used = DEFAULT_THRESHOLD if own is None else own
+        rejects, accepts = error_rates_at(scores[dim], indexed.labels, used)
+        verify = OperatingPoint(used, own is not None, accepts, rejects)
         limits = eer_interval(scores[dim], indexed.labels, *sides) if interval else None
-        results[dim] = DimensionResult(eer, threshold, costs, limits)
+        results[dim] = DimensionResult(eer, threshold, costs, verify, limits)
     return EvaluationReport(
         model=encoder.name,
         trials=str(source) if source is not None else None,
         targets=targets,
         nontargets=nontargets,
         recordings=len(embeddings),
-        audio_seconds=sum(audio_info(root / path).duration for path in set(paths)),
+        audio_seconds=_total_seconds(embeddings),
         embedding_seconds=seconds,
         dims=results,
+        warnings=warnings + check_rates({dim: result.eer for dim, result in results.items()}),
         labels=indexed.labels,
         scores=scores,
     )
+
+
+def _total_seconds(embeddings: Embeddings) -> float:
+    """Length of all recordings together."""
+    # FALLBACK: to be removed once embed_files gives `Embeddings.seconds` {path: length}.
+    if not hasattr(embeddings, "seconds"):
+        return sum(audio_info(path).duration for path in embeddings)
+    return sum(embeddings.seconds.values())
 
 
 def _check_dims(encoder: SpeakerEncoder, dims: Sequence[int] | None) -> tuple[int, ...]:

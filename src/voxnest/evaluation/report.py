@@ -1,14 +1,32 @@
 """What an evaluation found: error rates per prefix size, and the facts needed to trust and repeat them."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from voxnest.errors import VoxnestError
 from voxnest.files import atomic_write
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """The errors of `voxnest verify`, which takes the model's own threshold and not the best one of these trials.
+
+    Attributes:
+        threshold: scores >= this are accepted.
+        calibrated: False if it is the generic `DEFAULT_THRESHOLD`, because the model carries none for this size.
+        false_accept_rate: accepted non-target trials, a fraction in [0, 1].
+        false_reject_rate: rejected target trials, a fraction in [0, 1].
+    """
+
+    threshold: float
+    calibrated: bool
+    false_accept_rate: float
+    false_reject_rate: float
 
 
 @dataclass(frozen=True)
@@ -19,12 +37,14 @@ class DimensionResult:
         eer: equal error rate, a fraction in [0, 1].
         threshold: scores >= this are accepted at the equal error rate.
         min_dcf: prior of a target trial -> normalised minimum detection cost.
+        verify: the errors at the threshold that `voxnest verify` uses.
         eer_interval: 95% confidence interval of the EER over speakers, if it was asked for.
     """
 
     eer: float
     threshold: float
     min_dcf: dict[float, float]
+    verify: OperatingPoint
     eer_interval: tuple[float, float] | None = None
 
 
@@ -41,6 +61,7 @@ class EvaluationReport:
         audio_seconds: their duration together.
         embedding_seconds: wall-clock time spent on reading and embedding them.
         dims: prefix size -> result, ascending.
+        warnings: what makes these figures doubtful, each in one line (see `voxnest.evaluation.checks`).
         labels: [trials] True for target trials.
         scores: prefix size -> [trials] cosine similarities.
     """
@@ -53,6 +74,7 @@ class EvaluationReport:
     audio_seconds: float
     embedding_seconds: float
     dims: dict[int, DimensionResult]
+    warnings: list[str]
     labels: NDArray[np.bool_] = field(repr=False, compare=False)
     scores: dict[int, NDArray[np.floating]] = field(repr=False, compare=False)
 
@@ -72,11 +94,13 @@ class EvaluationReport:
             "audio_seconds": round(self.audio_seconds, 3),
             "embedding_seconds": round(self.embedding_seconds, 3),
             "real_time_factor": round(self.real_time_factor, 6),
+            "warnings": self.warnings,
             "dims": {
                 str(dim): {
                     "eer": result.eer,
                     "threshold": result.threshold,
                     "min_dcf": {f"{prior:g}": cost for prior, cost in result.min_dcf.items()},
+                    "verify": asdict(result.verify),
                     **({"eer_interval": list(result.eer_interval)} if result.eer_interval else {}),
                 }
                 for dim, result in self.dims.items()
@@ -84,6 +108,14 @@ class EvaluationReport:
         }
 
     def save_json(self, path: str | Path) -> None:
-        """Write `to_dict()` as JSON, atomically."""
-        with atomic_write(path) as temporary:
-            temporary.write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
+        """Write `to_dict()` as JSON, atomically.
+
+        Raises:
+            VoxnestError: the file cannot be written (a full disk, say).
+        """
+        text = json.dumps(self.to_dict(), indent=2) + "\n"
+        try:
+            with atomic_write(path) as temporary:
+                temporary.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise VoxnestError(path, f"cannot be written: {error.strerror or error}") from error

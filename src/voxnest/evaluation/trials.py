@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
     from voxnest.corpora.manifest import Utterance
 
 FORMATS = "'1|0 enrollment test' (VoxCeleb) or 'enrollment test target|nontarget' (Kaldi)"
-LABELS = {"1": True, "0": False, "target": True, "nontarget": False}
+VOXCELEB = {"1": True, "0": False}
+KALDI = {"target": True, "nontarget": False}
 SUBFOLDERS = ("wav", "test")
 
 
@@ -56,31 +58,26 @@ class IndexedTrials:
 def read_trials(path: str | Path) -> list[Trial]:
     """Read a trial list: `1|0 enrollment test` (VoxCeleb) or `enrollment test target|nontarget` (Kaldi).
 
-    The first line decides which of the two it is. Blank lines and Windows line ends are accepted.
+    The first line decides which of the two it is. Blank lines, tabs, a byte order mark and Windows line ends are
+    accepted; comments are not, for a name may begin with anything. Names are paths taken as they are: absolute or
+    relative, `..` means what it means to the system, and `~` is a letter. They cannot hold spaces. The list may be a
+    pipe; it is then waited for.
 
     Raises:
         TrialError: a list that is missing, empty or not text, or a line that does not fit (with its number).
     """
-    path = Path(path)
     trials: list[Trial] = []
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            voxceleb = None
-            for number, line in enumerate(file, start=1):
-                fields = line.split()
-                if not fields:
-                    continue
-                if voxceleb is None:
-                    voxceleb = fields[0] in ("1", "0")
-                label = fields[0 if voxceleb else -1]
-                if len(fields) != 3 or label not in LABELS or label.isdigit() != voxceleb:
-                    raise TrialError(f"{path}:{number}", repr(_shorten(line.strip())), FORMATS)
-                enrollment, test = fields[1:] if voxceleb else fields[:2]
-                trials.append(Trial(LABELS[label], enrollment, test))
-    except OSError as error:
-        raise TrialError(path, f"cannot be read: {error.strerror}", "a trial list") from error
-    except UnicodeDecodeError as error:
-        raise TrialError(path, "not a text file", f"lines of {FORMATS}") from error
+    labels: dict[str, bool] = {}
+    for number, line, fields in _filled_lines(path):
+        if not labels:
+            labels = KALDI if fields[-1] in KALDI else VOXCELEB
+        if len(fields) != 3 or fields[0 if labels is VOXCELEB else -1] not in labels:
+            raise TrialError(f"{path}:{number}", repr(_shorten(line.strip())), f"{FORMATS}, of names without spaces")
+        if labels is VOXCELEB:
+            label, enrollment, test = fields
+        else:
+            enrollment, test, label = fields
+        trials.append(Trial(labels[label], enrollment, test))
     if not trials:
         raise TrialError(path, "no trials", f"lines of {FORMATS}")
     return trials
@@ -183,20 +180,32 @@ def index_trials(trials: Sequence[Trial]) -> IndexedTrials:
     )
 
 
+def locate_recordings(trials: IndexedTrials, root: str | Path) -> IndexedTrials:
+    """The same trials with paths under `root` as names, each once: `a.wav`, `./a.wav` and `ROOT/a.wav` become one."""
+    positions: dict[str, int] = {}
+    merged = np.array([positions.setdefault(str(Path(root, name)), len(positions)) for name in trials.names])
+    return IndexedTrials(list(positions), merged[trials.enrollment], merged[trials.test], trials.labels)
+
+
 def find_root(path: str | Path, trials: Sequence[Trial]) -> Path:
     """Find the folder that the paths in a trial list are relative to: its own, or `wav` or `test` in that.
 
+    The first relative path decides; where there is none, it is the list's own.
+
     Raises:
-        TrialError: the first trial's recording is in none of these, or in more than one.
+        TrialError: the recording of that path is in none of these, or in more than one.
     """
     folder = Path(path).parent
     candidates = [folder, *(folder / name for name in SUBFOLDERS)]
-    found = [candidate for candidate in candidates if (candidate / trials[0].enrollment).is_file()]
+    name = next((name for name in _names(trials) if not os.path.isabs(name)), None)
+    if name is None:
+        return folder
+    found = [candidate for candidate in candidates if os.path.isfile(candidate / name)]
     if len(found) == 1:
         return found[0]
     problem = "is in none of" if not found else "is in each of"
     where = ", ".join(str(candidate) for candidate in found or candidates)
-    raise TrialError(path, f"{trials[0].enrollment} {problem} {where}", "the folder of the recordings as --root")
+    raise TrialError(path, f"{_shorten(name)} {problem} {where}", "the folder of the recordings as --root")
 
 
 def check_recordings(trials: Sequence[Trial], root: str | Path, source: str | Path | None = None) -> None:
@@ -204,28 +213,53 @@ def check_recordings(trials: Sequence[Trial], root: str | Path, source: str | Pa
 
     Args:
         trials: what names the recordings.
-        root: the folder that the names are relative to.
+        root: the folder that the names are relative to, but for those that are absolute.
         source: the list that the trials were read from, to name the line at fault.
 
     Raises:
         TrialError: names the first missing recording and its trial, and counts the missing.
     """
-    root = Path(root)
-    names = dict.fromkeys(itertools.chain.from_iterable(trial[1:] for trial in trials))
-    missing = [name for name in names if not (root / name).is_file()]
+    names = dict.fromkeys(_names(trials))
+    missing = [name for name in names if not os.path.isfile(os.path.join(root, name))]
     if not missing:
         return
     number = next(n for n, trial in enumerate(trials, start=1) if missing[0] in trial[1:])
-    where = f"{source}:{_line_of(number, source)}" if source else f"trial {number}"
     others = f"; {len(missing)} of {len(names)} recordings are missing" if len(missing) > 1 else ""
-    raise TrialError(where, f"{root / missing[0]} is not there{others}", "every recording of the trials under the root")
+    found = f"{_shorten(str(Path(root, missing[0])), 300)} is not there{others}"
+    raise TrialError(_where(number, source), found, "every recording of the trials under the root")
 
 
-def _line_of(number: int, source: str | Path) -> int:
-    """Give the line on which the trial with this number stands, counting from one."""
-    with Path(source).open(encoding="utf-8-sig") as file:
-        filled = (line for line, text in enumerate(file, start=1) if text.strip())
-        return next(itertools.islice(filled, number - 1, None))
+def _names(trials: Iterable[Trial]) -> Iterator[str]:
+    """Both recordings of each trial."""
+    return itertools.chain.from_iterable(trial[1:] for trial in trials)
+
+
+def _filled_lines(path: str | Path) -> Iterator[tuple[int, str, list[str]]]:
+    """Number, text and fields (four at most) of each line that is not blank."""
+    number = 0
+    try:
+        with Path(path).open("rb") as file:
+            if b"\0" in file.peek():  # of /dev/zero, not even the first line ends
+                raise TrialError(path, "not a text file", f"UTF-8 text, lines of {FORMATS}")
+            for number, raw in enumerate(file, start=1):
+                line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
+                if "\0" in line:
+                    raise TrialError(f"{path}:{number}", "not a line of text", FORMATS)
+                fields = line.split(maxsplit=3)
+                if fields:
+                    yield number, line, fields
+    except OSError as error:
+        raise TrialError(path, f"cannot be read: {error.strerror}", "a trial list") from error
+    except UnicodeDecodeError as error:
+        raise TrialError(f"{path}:{number}", "not UTF-8 text", FORMATS) from error
+
+
+def _where(number: int, source: str | Path | None) -> str:
+    """Name the trial with this number, counting from one, by its line if there is a file to count in."""
+    if source is None or not Path(source).is_file():  # what came through a pipe is gone
+        return f"{source}: trial {number}" if source else f"trial {number}"
+    lines = (line for line, _, _ in _filled_lines(source))
+    return f"{source}:{next(itertools.islice(lines, number - 1, None))}"
 
 
 def _draw_pairs(partners: NDArray[np.int64], wanted: int, random: np.random.Generator) -> NDArray[np.int64]:

@@ -13,6 +13,7 @@ from voxnest.errors import ConfigError, one_of
 from voxnest.frontends.base import Frontend, SpecAugment, mel_filters
 from voxnest.frontends.kaldi import KaldiFbank
 from voxnest.frontends.mel import ReDimNetMel
+from voxnest.frontends.options import check_options
 from voxnest.frontends.spectrogram import Spectrogram
 from voxnest.frontends.speechbrain import SpeechBrainFbank
 from voxnest.frontends.tensorflow import TFMel, TFSpectrogram
@@ -46,13 +47,13 @@ def create_frontend(name: str, bins: int, *, spec_augment: Mapping[str, Any] | N
     """The front end `name`; `spec_augment` are arguments of `SpecAugment`, `options` those of the front end.
 
     Raises:
-        ConfigError: for an unknown name or option.
+        ConfigError: for an unknown name or option, or a value that cannot be.
     """
     if name not in FRONTENDS:
         raise ConfigError("frontend", repr(name), one_of(name, FRONTENDS))
-    try:
-        with torch.device("cpu"):  # its constants are there even in a network on the meta device, which is only counted
-            masking = None if spec_augment is None else SpecAugment(**spec_augment)
-            return FRONTENDS[name](bins, spec_augment=masking, **options)
-    except TypeError as error:
-        raise ConfigError(f"frontend {name}", str(error), "options that it has") from None
+    kind = FRONTENDS[name]
+    checked = check_options(f"frontend {name}", kind, {"bins": bins, **options})
+    with torch.device("cpu"):  # its constants are there even in a network on the meta device, which is only counted
+        if spec_augment is not None:
+            checked["spec_augment"] = SpecAugment(**check_options("spec_augment", SpecAugment, spec_augment))
+        return kind(**checked)

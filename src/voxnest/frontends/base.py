@@ -64,6 +64,22 @@ def analysis_window(kind: str | None, length: int, *, periodic: bool = False) ->
     return torch.hann_window(length, periodic=periodic, dtype=torch.float64) ** _HANN_POWERS[kind]
 
 
+def at_level(waveform: Tensor, level: float) -> Tensor:
+    """Bring each of `waveform [batch, samples]` to the root mean square `level`, in dB relative to full scale (1.0).
+
+    Samples that are exactly 0 do not count, so that neither padding nor pauses of digital silence make the rest louder.
+    There is no limit to the gain, and silence stays silence.
+    """
+    # From a peak of 1 on, no square can underflow, however quiet the waveform is.
+    tiny = torch.finfo(waveform.dtype).tiny
+    waveform = waveform / waveform.abs().amax(dim=-1, keepdim=True).clamp(min=tiny)
+    heard = (waveform != 0).sum(dim=-1, keepdim=True).clamp(min=1)
+    power = waveform.square().sum(dim=-1, keepdim=True) / heard
+    return waveform * (10.0 ** (level / 20.0) * power.clamp(min=tiny).rsqrt())
+
+
+_LARGEST_FFT = 8192
+
 _HANN_POWERS = {"hann": 1.0, "hanning": 1.0, "sqrt_hann": 0.5, "povey": 0.85}
 
 
@@ -124,6 +140,9 @@ class Frontend(nn.Module):
         n_fft: FFT size in samples.
         window_length: of the analysis window, in samples.
         hop_length: step between frames, in samples.
+        level: bring each waveform to this level first, in dB relative to full scale (see `at_level`); None leaves it as
+            it is, and then quiet recordings come out otherwise than loud ones wherever `floor` counts: published
+            weights were trained like that. docs/default-model.md says how much it matters.
         normalize_signal: bring each waveform to zero mean and unit deviation first.
         pre_emphasis: coefficient of the first-order high-pass, or None for none.
         normalization: over time, per bin: "mn" subtracts the mean, "mvn" also divides by the deviation, "bn" is a
@@ -133,6 +152,9 @@ class Frontend(nn.Module):
         min_frames: how many frames the model needs; `min_samples` follows from it.
         floor: added to powers before the logarithm.
         deviation_floor: added to the deviation that `normalize_signal` divides by.
+
+    Raises:
+        ConfigError: for a size that cannot be.
     """
 
     def __init__(
@@ -143,6 +165,7 @@ class Frontend(nn.Module):
         n_fft: int = 512,
         window_length: int = 400,
         hop_length: int = 160,
+        level: float | None = None,
         normalize_signal: bool = False,
         pre_emphasis: float | None = 0.97,
         normalization: str | None = "mn",
@@ -155,13 +178,20 @@ class Frontend(nn.Module):
         super().__init__()
         if normalization not in ("mn", "mvn", "bn", None):
             raise ConfigError("normalization", repr(normalization), "'mn', 'mvn', 'bn' or null")
+        for setting, value, least, most, limit in (
+            ("n_fft", n_fft, 2, _LARGEST_FFT, ""),
+            ("window_length", window_length, 2, n_fft, "the FFT size "),
+            ("bins", bins, 1, n_fft, "the FFT size "),
+            ("hop_length", hop_length, 1, sample_rate, "the sample rate "),
+            ("min_frames", min_frames, 1, sample_rate, ""),
+            ("pad_right", pad_right, 0, 60 * sample_rate, "a minute, "),
+        ):
+            if not least <= value <= most:
+                raise ConfigError(setting, str(value), f"at least {least}, at most {limit}{most}")
         self.bins, self.sample_rate = bins, sample_rate
         self.n_fft, self.window_length, self.hop_length = n_fft, window_length, hop_length
-        self.normalize_signal, self.pre_emphasis, self.normalization = (
-            normalize_signal,
-            pre_emphasis,
-            normalization,
-        )
+        self.level, self.normalize_signal = level, normalize_signal
+        self.pre_emphasis, self.normalization = pre_emphasis, normalization
         self.pad_right, self.min_frames = pad_right, min_frames
         self.floor, self.deviation_floor = floor, deviation_floor
         self.batch_norm = nn.BatchNorm1d(bins) if normalization == "bn" else None
@@ -187,13 +217,15 @@ class Frontend(nn.Module):
             return features if self.spec_augment is None else self.spec_augment(features)
 
     def _prepare(self, waveform: Tensor) -> Tensor:
-        waveform = self._level(waveform)
+        waveform = self._scale(waveform)
         if self.pre_emphasis is not None:
             previous = F.pad(waveform[:, None], (1, 0), mode="reflect")[:, 0, :-1]
             waveform = waveform - self.pre_emphasis * previous
         return waveform
 
-    def _level(self, waveform: Tensor) -> Tensor:
+    def _scale(self, waveform: Tensor) -> Tensor:
+        if self.level is not None:
+            waveform = at_level(waveform, self.level)
         if self.pad_right:
             waveform = F.pad(waveform, (0, self.pad_right))
         if self.normalize_signal:

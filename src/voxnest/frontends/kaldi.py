@@ -70,7 +70,7 @@ class KaldiFbank(Frontend):
 
     def _prepare(self, waveform: Tensor) -> Tensor:
         # Pre-emphasis is a matter of each frame here.
-        return self._level(waveform) * self.scale
+        return self._scale(waveform) * self.scale
 
     def _compress(self, powers: Tensor) -> Tensor:
         return powers.clamp(min=self.floor).log()

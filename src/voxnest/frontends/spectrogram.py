@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from voxnest.errors import ConfigError
 from voxnest.frontends.base import Frontend, analysis_window
 
 
@@ -41,8 +40,6 @@ class Spectrogram(Frontend):
         **options: Any,
     ) -> None:
         super().__init__(bins, normalization=normalization, **options)
-        if bins > self.n_fft:
-            raise ConfigError("bins", str(bins), f"at most the FFT size {self.n_fft}")
         self.padding = self.window_length // 2 if center else 0
         shape = analysis_window(window, self.window_length, periodic=periodic).float()
         self.register_buffer("window", shape, persistent=False)

@@ -6,6 +6,9 @@ No code runs from such a file.
 """
 
 import json
+import math
+import os
+import reprlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,23 +17,27 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from voxnest.errors import CheckpointError, ConfigError, VoxnestError
+from voxnest.errors import CheckpointError, ConfigError, one_of
 from voxnest.files import atomic_write
 from voxnest.hub.conversion import convert
 from voxnest.hub.download import check_digest, fetch
-from voxnest.hub.foreign import SUFFIXES, is_pytorch_file, read_foreign
-from voxnest.hub.releases import find_release, names_release
+from voxnest.hub.foreign import SUFFIXES, about, is_pytorch_file, read_foreign
+from voxnest.hub.releases import find_release, names_release, published_models
 from voxnest.hub.speechbrain import is_speechbrain, read_speechbrain
 from voxnest.hub.wespeaker import is_wespeaker, read_wespeaker
 from voxnest.models.device import find_device
 from voxnest.models.encoder import SpeakerEncoder
 from voxnest.models.registry import CARDS, create_encoder
+from voxnest.models.settings import MALFORMED
+from voxnest.models.translation import load_weights
 
 DEFAULT = "default"
 """The name of the model that comes with voxnest."""
 DEFAULT_FILE = Path(__file__).parent / "default.safetensors"
 _FORMAT = 1
+_DESCRIPTION = "what voxnest writes: format, name, config, thresholds, metadata"
 _EXPECTED = "a checkpoint such as runs/NAME/best.safetensors, or a name of `voxnest models --weights`"
+_SUFFIXES = (".safetensors", *SUFFIXES)
 _IN_DIRECTORY = ("best.safetensors", "last.safetensors", "best.pt", "latest.pt")
 
 
@@ -78,9 +85,24 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
         raise CheckpointError(path, f"not readable as safetensors ({error})", "a voxnest checkpoint") from error
     if text is None:
         raise CheckpointError(path, "safetensors without voxnest's description of the model", "a voxnest checkpoint")
-    header: dict[str, Any] = json.loads(text)
+    try:
+        header: Any = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(path, f"a description of the model that is not JSON ({error})", _DESCRIPTION) from error
+    if not isinstance(header, dict):
+        raise CheckpointError(path, f"a description of the model that is {reprlib.repr(header)}", _DESCRIPTION)
     if header.get("format") != _FORMAT:
         raise CheckpointError(path, f"format {header.get('format')}", f"format {_FORMAT}; use a newer voxnest")
+    header = {"thresholds": {}, "metadata": {}, **header}
+    for key, kind in (("name", str), ("config", dict), ("thresholds", dict), ("metadata", dict)):
+        if not isinstance(header.get(key), kind):
+            found = f"{key} {reprlib.repr(header[key])}" if key in header else f"no {key}"
+            raise CheckpointError(path, f"a description of the model with {found}", _DESCRIPTION)
+    for dim, threshold in header["thresholds"].items():
+        right = isinstance(threshold, (int, float)) and not isinstance(threshold, bool) and math.isfinite(threshold)
+        if not (dim.isdecimal() and right):
+            found = f"threshold {reprlib.repr(threshold)} for {dim!r}"
+            raise CheckpointError(path, found, "a cosine for each size of embedding")
     return header
 
 
@@ -100,7 +122,8 @@ def load_encoder(
             with published weights ("redimnet-b2", downloaded at first use; see `voxnest.hub.releases`), a voxnest
             checkpoint, an official `.pt` file of ReDimNet, ReDimNet2 or NeXt-TDNN, a checkpoint of redimnet-mrl or of
             3D-Speaker's CAM++ and ERes2Net, a model directory of wespeaker or SpeechBrain, or a directory with one of
-            the others (of a run: its best). A name comes before a file of that name; write `./NAME` for the file.
+            the others (of a run: its best). A name comes before a file of that name; write `./NAME` for the file, or
+            give a `Path`, which is never a name.
         train_type: of published weights, "ptn", "ft_lm" or "ft_mix"; by default the recommended one of the model.
         dataset: of published weights, what they were trained on: "vox2", "vb2", "vb2+vox2+cnc".
         sha256: refuse a file with another digest.
@@ -108,8 +131,8 @@ def load_encoder(
         device: where to put it: "cpu", "cuda", "cuda:1", "mps", or "auto" for a GPU if there is one.
 
     Raises:
-        CheckpointError: if the file is missing, damaged, unsafe to read or of an unknown kind, its weights do not fit,
-            or it cannot be downloaded.
+        CheckpointError: if the file is missing, damaged, unsafe to read or of an unknown kind, its weights do not fit
+            or are not finite, or it cannot be downloaded.
         ConfigError: if no such weights are published (it lists those that are), or the device is not there.
 
     Example:
@@ -125,19 +148,21 @@ def load_encoder(
 def _load(
     source: str | Path, train_type: str | None, dataset: str | None, sha256: str | None, progress: bool
 ) -> SpeakerEncoder:
-    if str(source) == DEFAULT:
+    name = source if isinstance(source, str) else ""
+    if name == DEFAULT:
         if train_type or dataset:
             raise ConfigError("train_type and dataset", "given with the default model", "the name of a model")
         source = DEFAULT_FILE
-    if names_release(str(source)) and not _is_local_file(str(source)):
-        release = find_release(str(source), train_type=train_type, dataset=dataset)
+    if names_release(name) and not _is_local_file(name):
+        release = find_release(name, train_type=train_type, dataset=dataset)
         return read_foreign(fetch(release, progress=progress, sha256=sha256), release.model)
     if (train_type or dataset) and not Path(source).exists():
         find_release(str(source))  # tells which names there are
     for is_kind, read in _DIRECTORIES:
         if is_kind(source):
-            return _with_subject(read, Path(source))
-    path = _file_in(Path(source))
+            with about(source):
+                return read(Path(source))
+    path = _file_in(source)
     if train_type or dataset:
         raise ConfigError("train_type and dataset", f"given with the file {path}", "the name of a model")
     check_digest(path, sha256)
@@ -151,48 +176,56 @@ _DIRECTORIES: list[tuple[Callable[[str | Path], bool], Callable[[Path], SpeakerE
 ]
 
 
-def _with_subject(read: Callable[[Path], SpeakerEncoder], directory: Path) -> SpeakerEncoder:
-    """Read a directory; errors that do not name a file of it name it."""
-    try:
-        return read(directory)
-    except VoxnestError as error:
-        if str(error.subject).startswith(str(directory)):
-            raise
-        raise CheckpointError(directory, f"{error.subject}: {error.found}", error.expected) from error
-
-
 def _is_local_file(source: str) -> bool:
     """Whether a file name that could be a release's is that of a file here; a bare name is always a model's."""
     return source.endswith(".pt") and Path(source).exists()
 
 
-def _file_in(path: Path) -> Path:
+def _file_in(source: str | Path) -> Path:
     """The checkpoint that a path means: itself, or the one in a directory."""
+    path = Path(source)
     if path.is_dir():
         found = [path / name for name in _IN_DIRECTORY if (path / name).exists()][:1]
-        found = found or sorted(item for item in path.iterdir() if item.suffix in (".safetensors", *SUFFIXES))
+        found = found or sorted(item for item in path.iterdir() if item.suffix in _SUFFIXES)
         if len(found) != 1:
             names = ", ".join(item.name for item in found[:4]) or "no checkpoint"
             raise CheckpointError(path, f"a directory with {names}", "one checkpoint, or best.safetensors")
         return found[0]
     if not path.exists():
-        card = str(path) in CARDS
-        expected = "a name with published weights (voxnest models --weights)" if card else _EXPECTED
-        raise CheckpointError(path, "no such file" + (", and no published weights" if card else ""), expected)
+        if source in CARDS:
+            expected = "a name with published weights (voxnest models --weights)"
+            raise CheckpointError(path, "no such file, and no published weights", expected)
+        raise CheckpointError(path, "no such file", f"{_nearest(source)}{_EXPECTED}")
     return path
+
+
+def _nearest(source: str | Path) -> str:
+    """What may have been meant: the name of a model (by a string), or a checkpoint or folder that lies there."""
+    names = [DEFAULT, *published_models()] if isinstance(source, str) else []
+    folder = Path(source).parent
+    if folder.is_dir() and os.access(folder, os.R_OK):
+        names += [str(item) for item in folder.iterdir() if item.suffix in _SUFFIXES or item.is_dir()]
+    near = one_of(source, names, few=0)
+    return f"{near} " if near.endswith("?") else ""
 
 
 def _read_own(path: Path) -> SpeakerEncoder:
     header = read_metadata(path)
+    name: str = header["name"]
     try:
-        encoder = create_encoder(header["name"], **header["config"])
-    except (ConfigError, KeyError, TypeError) as error:
+        # The first files say nothing of a level: their models heard recordings as they are.
+        encoder = create_encoder(name, **{"level": None, **header["config"]})
+    except (ConfigError, TypeError) as error:
         raise CheckpointError(path, f"describes a model that cannot be built: {error}") from error
     try:
-        with safe_open(Path(path), framework="pt") as file:
-            encoder.load_state_dict({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118
-    except (RuntimeError, SafetensorError) as error:
-        lines = " ".join(str(error).split())
-        raise CheckpointError(path, f"weights do not fit {header['name']}: {lines}") from error
+        with safe_open(path, framework="pt") as file:
+            weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        load_weights(encoder, name, weights, lambda key: key, lambda value, *_: value)
+    except (CheckpointError, SafetensorError, *MALFORMED) as error:
+        found = error.found if isinstance(error, CheckpointError) else " ".join(str(error).split())
+        raise CheckpointError(path, f"weights do not fit {name}: {found}") from error
     encoder.thresholds = {int(dim): value for dim, value in header["thresholds"].items()}
+    if unknown := set(encoder.thresholds) - set(encoder.dims):
+        found, expected = f"a threshold for {min(unknown)} numbers", f"one of {', '.join(map(str, encoder.dims))}"
+        raise CheckpointError(path, found, expected)
     return encoder.eval()

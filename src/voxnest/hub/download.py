@@ -1,8 +1,8 @@
 """Download published weights once, whole and verified, and keep them.
 
-Files lie in `<home>/weights/<architecture>/`, where home is `VOXNEST_HOME`, or `voxnest` in the user's cache folder
-(`XDG_CACHE_HOME`, else `~/.cache`). Beside each is `<file>.sha256`, its digest when it was first used. A file gets its
-name only when it is complete; until then it is `<file>.part`, with what is needed to resume in `<file>.part.json`.
+Files lie in `weights/<architecture>/` of the cache folder (`voxnest.files.cache_folder`). Beside each is
+`<file>.sha256`, its digest when it was first used. A file gets its name only when it is complete; until then it is
+`<file>.part`, with what is needed to resume in `<file>.part.json`.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from voxnest import __version__
 from voxnest.errors import CheckpointError, ConfigError
-from voxnest.files import atomic_write
+from voxnest.files import atomic_write, cache_folder
 from voxnest.hub.releases import Release
 
 TIMEOUT = 10.0
@@ -42,11 +42,7 @@ _CHUNK = 1 << 18
 
 def weights_folder() -> Path:
     """Where downloaded weights are kept."""
-    home = os.environ.get("VOXNEST_HOME")
-    if home:
-        return Path(home).expanduser() / "weights"
-    cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "voxnest" / "weights"
+    return cache_folder() / "weights"
 
 
 def cached_path(release: Release) -> Path:
@@ -141,7 +137,7 @@ def _download(address: str, path: Path, progress: bool, sha256: str | None) -> N
             except HTTPError as error:
                 problem = f"the server answers {error.code} {error.reason}"
                 if error.code not in _PASSING:
-                    raise CheckpointError(address, problem, f"a file {path.name} there") from error
+                    raise CheckpointError(address, problem, f"a file {path.name} there{_elsewhere(path)}") from error
             except URLError as error:
                 problem = f"cannot be reached: {_reason(error.reason)}"
             except (OSError, http.client.HTTPException) as error:
@@ -151,9 +147,15 @@ def _download(address: str, path: Path, progress: bool, sha256: str | None) -> N
             failures = 0 if part.size > furthest else failures + 1
             furthest = max(furthest, part.size)
             if failures >= ATTEMPTS:
-                raise CheckpointError(address, problem, "a whole file; what has come is kept for the next try")
+                kept = "; what has come is kept for the next try" if part.size else ""
+                raise CheckpointError(address, problem, f"a whole file{kept}{_elsewhere(path)}")
             time.sleep(BACKOFF * 2 ** max(failures - 1, 0))
     part.finish(sha256)
+
+
+def _elsewhere(path: Path) -> str:
+    """What to do without that server: on a machine that is offline, say."""
+    return f". Without a connection: put the file at {path}, or name a mirror, VOXNEST_MIRROR=https://host/prefix/"
 
 
 def _reason(error: object) -> str:

@@ -4,6 +4,8 @@ What a PyTorch file is cannot be seen from its name: the keys in it tell.
 """
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from torch import Tensor
@@ -14,6 +16,7 @@ from voxnest.hub.next_tdnn import is_next_tdnn, read_next_tdnn
 from voxnest.hub.pickles import read_pickle
 from voxnest.hub.threedspeaker import describe
 from voxnest.models.encoder import SpeakerEncoder
+from voxnest.models.settings import MALFORMED
 
 SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
 _EXPECTED = (
@@ -26,6 +29,20 @@ def is_pytorch_file(path: Path) -> bool:
     """By its name or its first bytes."""
     with path.open("rb") as file:
         return file.read(4) == b"PK\x03\x04" or path.suffix in SUFFIXES
+
+
+@contextmanager
+def about(source: str | Path) -> Iterator[None]:
+    """Make whatever a foreign file or directory leads to a `CheckpointError` that names it, in one line."""
+    try:
+        yield
+    except VoxnestError as error:
+        if error.subject.startswith(str(source)):
+            raise
+        raise CheckpointError(source, f"{error.subject}: {error.found}", error.expected) from error
+    except MALFORMED as error:
+        found = " ".join(str(error).split())
+        raise CheckpointError(source, f"malformed ({type(error).__name__}: {found})", _EXPECTED) from error
 
 
 def read_foreign(path: Path, name: str | None = None) -> SpeakerEncoder:
@@ -41,7 +58,7 @@ def read_foreign(path: Path, name: str | None = None) -> SpeakerEncoder:
     contents = read_pickle(path, _EXPECTED)
     if not isinstance(contents, dict):
         raise CheckpointError(path, f"holds a {type(contents).__name__}", _EXPECTED)
-    try:
+    with about(path):
         if isinstance(contents.get("model_config"), dict) and isinstance(contents.get("state_dict"), dict):
             architecture = recognise(contents["model_config"])
             name = name or registry_name(architecture, _size(path))
@@ -58,10 +75,6 @@ def read_foreign(path: Path, name: str | None = None) -> SpeakerEncoder:
         if contents and all(isinstance(value, Tensor) for value in contents.values()):
             architecture, config, weights = describe(contents, path)
             return convert(architecture, config, weights, name=name)
-    except VoxnestError as error:
-        if error.subject == str(path):
-            raise
-        raise CheckpointError(path, f"{error.subject}: {error.found}", error.expected) from error
     keys = ", ".join(map(str, list(contents)[:6])) or "nothing"
     raise CheckpointError(path, f"holds {keys}", _EXPECTED)
 

@@ -6,6 +6,7 @@ plain containers; a file that needs more is refused.
 
 import pickle
 import zipfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,13 @@ def read_pickle(path: Path, expected: str) -> Any:
         CheckpointError: if the file cannot be read, is damaged, or needs code to be run; `expected` says what it
             should be.
     """
+    contents = _load(path, expected)
+    if bad := next(_unusable_tensors(contents), None):
+        raise CheckpointError(path, bad, expected)
+    return contents
+
+
+def _load(path: Path, expected: str) -> Any:
     try:
         with torch.serialization.safe_globals(_ADMITTED):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path) or None)
@@ -41,6 +49,22 @@ def read_pickle(path: Path, expected: str) -> Any:
             found = f"refused: reading it would run code of its own ({needs})"
             raise CheckpointError(path, found, "tensors and plain values; save it again with only those") from error
         raise CheckpointError(path, "damaged or cut, or not a PyTorch file", expected) from error
+
+
+def _unusable_tensors(contents: Any) -> Iterator[str]:
+    """Tensors that are not plain numbers in the file, such as one number that claims to be a million million."""
+    seen: set[int] = set()
+    waiting = [contents]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, torch.Tensor):
+            if value.layout != torch.strided or value.device.type != "cpu" or value.is_quantized:
+                yield f"a tensor of an unusual kind ({value.layout}, {value.device.type}, {value.dtype})"
+            elif value.numel() * value.element_size() > value.untyped_storage().nbytes():
+                yield f"a tensor of shape {list(value.shape)} that holds fewer numbers"
+        elif isinstance(value, (Mapping, list, tuple)) and id(value) not in seen:
+            seen.add(id(value))
+            waiting.extend(value.values() if isinstance(value, Mapping) else value)
 
 
 def _needed_code(path: Path) -> str:

@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
-import glob
 import math
+import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
 
-from voxnest.audio import audio_info, list_recordings, read_audio
-from voxnest.errors import AudioError, CheckpointError, VoxnestError
-from voxnest.files import atomic_write
+from voxnest.audio import audio_info, read_audio
+from voxnest.errors import AudioError, CheckpointError
+from voxnest.inference.quality import QualityMeter
+from voxnest.inference.recordings import recording_names
+from voxnest.models.blame import blame_recording
 
 if TYPE_CHECKING:
     from voxnest.models.encoder import SpeakerEncoder
 
+Progress = Callable[[int, int], None]
+"""Called with how many parts are done, and of how many: a recording is one, a long one several."""
+
 # Each worker holds the activations of `max_duration` seconds: hundreds of MB in the larger models.
 _MOST_WORKERS = 8
+_TICK = 0.2  # seconds between two looks at what the threads have done
 
 
 class Embeddings(dict[str, np.ndarray]):
@@ -30,21 +37,26 @@ class Embeddings(dict[str, np.ndarray]):
 
     Attributes:
         failures: (path, reason) of each recording that was skipped.
-        silent: paths of recordings that hold nothing but silence; they are embedded all the same.
+        warnings: (path, what is wrong) of each that was embedded and is not to be relied on; see
+            `voxnest.inference.quality`.
+        silent: paths of recordings that hold nothing but silence; they are among the `warnings` too.
+        seconds: the length of each recording that was embedded.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.failures: list[tuple[str, str]] = []
+        self.warnings: list[tuple[str, str]] = []
         self.silent: list[str] = []
+        self.seconds: dict[str, float] = {}
 
 
 def embed_files(
     encoder: SpeakerEncoder,
-    paths: Sequence[str | Path],
+    paths: str | Path | Iterable[str | Path],
     *,
     root: str | Path | None = None,
-    progress: bool = False,
+    progress: bool | Progress = False,
     on_error: Literal["raise", "skip"] = "raise",
     max_duration: float = 60.0,
 ) -> Embeddings:
@@ -60,9 +72,9 @@ def embed_files(
 
     Args:
         encoder: on the device it shall run on. It runs in eval mode; its modes are put back afterwards.
-        paths: recordings; one given twice is embedded once.
+        paths: recordings, or a single one; one given twice is embedded once.
         root: the folder that `paths` are relative to; the current one if None.
-        progress: show a progress bar on stderr.
+        progress: show a progress bar on stderr; or what to call, in this thread, whenever there is progress.
         on_error: "raise" at the first recording that cannot be used, or "skip" it and list it in the result's
             `failures`.
         max_duration: the longest part given to the network at once, in seconds.
@@ -71,32 +83,40 @@ def embed_files(
         Embeddings by the path as given (as a string).
 
     Raises:
-        AudioError: a recording cannot be used, or is shorter than the encoder's `min_samples`.
-        CheckpointError: the encoder gives an embedding that is not finite.
+        AudioError: a recording cannot be used, or is shorter than the encoder's `min_samples`, or its embedding is
+            not finite.
+        CheckpointError: the encoder gives no finite embedding of any recording.
+        ConfigError: `paths` are not paths.
         ValueError: a `max_duration` that is not positive.
     """
     if not max_duration > 0:
         raise ValueError(f"max_duration must be a positive number of seconds, not {max_duration}")
-    names = list(dict.fromkeys(map(str, paths)))
+    names = recording_names(paths)
     folder = Path(root) if root is not None else Path()
     result = Embeddings()
+    work = _Work(encoder, max_duration, len(names))
 
-    def collect(name: str, future: Future[tuple[np.ndarray, bool]]) -> None:
+    def collect(name: str, future: Future[_Found]) -> None:
+        while not wait([future], _TICK).done:
+            work.report(call)
         try:
-            result[name], silent = future.result()
+            found = _result(encoder, folder / name, future)
         except AudioError as error:
             if on_error == "raise":
                 raise
             result.failures.append((name, str(error).removeprefix(f"{error.subject}: ")))
         else:
-            if silent:
+            result[name], result.seconds[name] = found.embedding, found.seconds
+            if found.warnings:
+                result.warnings.append((name, "; ".join(found.warnings)))
+            if found.silent:
                 result.silent.append(name)
-        advance()
+        work.report(call)
 
-    with _eval_mode(encoder), _progress_bar(len(names), progress) as advance, _workers() as (pool, workers):
-        pending: deque[tuple[str, Future[tuple[np.ndarray, bool]]]] = deque()
+    with _progress(progress) as call, _workers(work) as (pool, workers):
+        pending: deque[tuple[str, Future[_Found]]] = deque()
         for name in names:
-            pending.append((name, pool.submit(_embed_file, encoder, folder / name, max_duration)))
+            pending.append((name, pool.submit(work.embed, folder / name)))
             if len(pending) > 2 * workers:  # hundreds of thousands of futures would be memory too
                 collect(*pending.popleft())
         while pending:
@@ -104,95 +124,83 @@ def embed_files(
     return result
 
 
-def find_recordings(places: Sequence[str | Path]) -> list[str]:
-    """Expand folders (searched at all depths, hidden files left out) and patterns such as `a/**/*.wav`.
-
-    What is neither is given back as it is, whether it exists or not. Each recording is named once.
-
-    Raises:
-        AudioError: there is no recording in a folder.
-    """
-    found: dict[str, None] = {}
-    for place in map(str, places):
-        if Path(place).is_dir():
-            recordings = list(map(str, list_recordings(Path(place))))
-            if not recordings:
-                raise AudioError(place, "no recordings in it", "files ending in .wav, .flac, .mp3, .m4a, ...")
-        elif Path(place).exists():  # a name may well hold [ or *
-            recordings = [place]
-        else:
-            recordings = sorted(glob.glob(place, recursive=True)) or [place]
-        found.update(dict.fromkeys(recordings))
-    return list(found)
+@dataclass(frozen=True)
+class _Found:
+    embedding: np.ndarray
+    seconds: float
+    silent: bool
+    warnings: tuple[str, ...]
 
 
-def embed_to_file(
-    encoder: SpeakerEncoder,
-    paths: Sequence[str | Path],
-    output: str | Path,
-    *,
-    dim: int | None = None,
-    progress: bool = False,
-) -> Embeddings:
-    """Embed recordings and write them to `output`, a NumPy archive that `numpy.load` reads.
+class _Work:
+    """What the threads do, and what they share: how many parts are done, and whether to go on."""
 
-    It holds `names` [n], `embeddings` [n, dim] float32, `model` (its name) and `dim`. Recordings that cannot
-    be used are left out and listed in the result's `failures`; if that is all of them, nothing is written.
+    def __init__(self, encoder: SpeakerEncoder, max_duration: float, recordings: int) -> None:
+        self.encoder, self.max_duration = encoder, max_duration
+        self.stop = threading.Event()
+        self._lock = threading.Lock()
+        self._done, self._total = 0, recordings  # of parts; a recording is one until its length is known
+        self._reported = (0, 0)
 
-    Raises:
-        ConfigError: the encoder was not trained for `dim`.
-        VoxnestError: `output` cannot be written. This is tried before the first recording is embedded.
-    """
-    if dim is None:
-        dim = encoder.embedding_dim
-    encoder.head.check_dim(dim)
-    if Path(output).is_dir():
-        raise VoxnestError(output, "is a directory", "the name of a file to write")
-    try:
-        with atomic_write(output) as temporary:
-            embeddings = embed_files(encoder, paths, progress=progress, on_error="skip")
-            if not embeddings:
-                raise _NothingEmbedded
-            with temporary.open("wb") as file:
-                np.savez(
-                    file,
-                    names=np.array(list(embeddings)),
-                    embeddings=np.stack(list(embeddings.values()))[:, :dim],
-                    model=np.array(encoder.name),
-                    dim=np.array(dim),
-                )
-    except _NothingEmbedded:
-        pass  # an older `output` keeps what it held
-    except OSError as error:
-        raise VoxnestError(output, f"cannot be written: {error.strerror or error}") from error
-    return embeddings
+    def embed(self, path: Path) -> _Found:
+        """Embed one recording.
+
+        Raises:
+            AudioError: it cannot be read.
+            Exception: whatever a decoder or the network breaks at.
+        """
+        rate = self.encoder.sample_rate
+        shortest = self.encoder.min_samples / rate
+        device = next(self.encoder.parameters()).device
+        embeddings, quality, left = [], QualityMeter(rate), 1
+        try:
+            seconds = audio_info(path).duration
+            parts = _parts(seconds, self.max_duration)
+            self._count(total=len(parts) - 1)
+            left = len(parts)
+            for offset, duration in parts:
+                if self.stop.is_set():
+                    raise _Stopped
+                audio = read_audio(path, sample_rate=rate, offset=offset, duration=duration, min_duration=shortest)
+                quality.add(audio.samples)
+                with torch.inference_mode():  # of this thread: PyTorch has one such mode per thread
+                    waveform = torch.from_numpy(audio.samples)[None].to(device)
+                    embeddings.append(self.encoder(waveform)[0].float().cpu().numpy())
+                self._count(done=1)
+                left -= 1
+        finally:
+            self._count(done=left)
+        return _Found(_mean(np.stack(embeddings)), seconds, quality.is_silent, quality.findings())
+
+    def report(self, call: Progress) -> None:
+        """Call with the numbers of parts done and in all, if they have changed."""
+        with self._lock:
+            now = self._done, self._total
+        if now != self._reported:
+            self._reported = now
+            call(*now)
+
+    def _count(self, done: int = 0, total: int = 0) -> None:
+        with self._lock:
+            self._done += done
+            self._total += total
 
 
-class _NothingEmbedded(Exception):
+class _Stopped(Exception):
     pass
 
 
-def _embed_file(encoder: SpeakerEncoder, path: Path, max_duration: float) -> tuple[np.ndarray, bool]:
-    """Give a recording's embedding, and whether the recording is silent."""
-    rate = encoder.sample_rate
-    shortest = encoder.min_samples / rate
-    device = next(encoder.parameters()).device
-    embeddings, silent = [], True
-    for offset, duration in _parts(audio_info(path).duration, max_duration):
-        audio = read_audio(path, sample_rate=rate, offset=offset, duration=duration, min_duration=shortest)
-        silent = silent and audio.is_silent
-        with torch.inference_mode():  # of this thread: PyTorch has one such mode per thread
-            waveform = torch.from_numpy(audio.samples)[None].to(device)
-            embeddings.append(encoder(waveform)[0].float().cpu().numpy())
-    parts = np.stack(embeddings)
-    if not np.isfinite(parts).all():
-        found = f"the embedding of {path} is NaN or infinite"
-        raise CheckpointError(encoder.name, found, "a model whose training did not diverge")
-    if len(parts) == 1:
-        return parts[0], silent
-    norms = np.linalg.norm(parts, axis=1, keepdims=True)
-    mean = (parts / np.maximum(norms, np.finfo(np.float32).tiny)).mean(axis=0)
-    return (mean * norms.mean()).astype(np.float32), silent
+def _result(encoder: SpeakerEncoder, path: Path, future: Future[_Found]) -> _Found:
+    """What a thread found; whatever else is wrong with the recording as an `AudioError`."""
+    try:
+        found = future.result()
+    except (AudioError, CheckpointError):
+        raise
+    except Exception as error:
+        raise blame_recording(encoder, path, error) from error
+    if not np.isfinite(found.embedding).all():
+        raise blame_recording(encoder, path)
+    return found
 
 
 def _parts(duration: float, max_duration: float) -> list[tuple[float, float | None]]:
@@ -202,38 +210,58 @@ def _parts(duration: float, max_duration: float) -> list[tuple[float, float | No
     return [(index * length, length if index < count - 1 else None) for index in range(count)]
 
 
+def _mean(parts: np.ndarray) -> np.ndarray:
+    """The embedding `[d]` of parts `[n, d]`: the mean of the length-normalised ones, times their mean norm."""
+    if len(parts) == 1:
+        return parts[0]
+    norms = np.linalg.norm(parts.astype(np.float64), axis=1, keepdims=True)
+    mean = (parts / np.maximum(norms, np.finfo(np.float32).tiny)).mean(axis=0)
+    return (mean * norms.mean()).astype(np.float32)
+
+
 @contextmanager
-def _workers() -> Iterator[tuple[ThreadPoolExecutor, int]]:
-    """Give a pool of threads that compute in one thread each, and how many they are."""
+def _workers(work: _Work) -> Iterator[tuple[Executor, int]]:
+    """Give a pool of threads that compute in one thread each, and how many they are; the encoder is in eval mode.
+
+    Afterwards every module's mode is as it was (a frozen part may have been in eval mode all along).
+    """
     threads = torch.get_num_threads()
     count = min(threads, _MOST_WORKERS)
+    training = [module for module in work.encoder.modules() if module.training]
     pool = ThreadPoolExecutor(count, "embed", initializer=torch.set_num_threads, initargs=(1,))
-    try:
-        yield pool, count
-    finally:
+
+    def finish() -> None:
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(threads)  # the workers' setting is also what later threads begin with
-
-
-@contextmanager
-def _eval_mode(encoder: torch.nn.Module) -> Iterator[None]:
-    """Put every module in eval mode, then back as each was (a frozen part may be in eval mode all along)."""
-    training = [module for module in encoder.modules() if module.training]
-    encoder.eval()
-    try:
-        yield
-    finally:
         for module in training:
             module.training = True
 
+    work.encoder.eval()
+    try:
+        yield pool, count
+    except Exception:
+        work.stop.set()
+        finish()
+        raise
+    except BaseException:  # Ctrl-C does not wait for what the threads are at, but the modes have to
+        work.stop.set()
+        pool.shutdown(wait=False, cancel_futures=True)
+        threading.Thread(target=finish, name="embed-finish").start()
+        raise
+    finish()
+
 
 @contextmanager
-def _progress_bar(total: int, visible: bool) -> Iterator[Callable[[], None]]:
-    """Give a function to call after each recording."""
+def _progress(progress: bool | Progress) -> Iterator[Progress]:
+    """Give what to call: the caller's function, a bar that is shown meanwhile, or nothing."""
+    if not isinstance(progress, bool):
+        yield progress
+        return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
 
     columns = (TextColumn("embedding"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), disable=not visible) as bar:
-        task = bar.add_task("embedding", total=total)
-        yield lambda: bar.advance(task)
+    with Bar(*columns, console=Console(stderr=True), disable=not progress) as bar:
+        task = bar.add_task("embedding", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

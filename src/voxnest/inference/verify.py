@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from voxnest.errors import ConfigError
-from voxnest.inference.extract import embed_files
+from voxnest.inference.extract import Progress, embed_files
 
 if TYPE_CHECKING:
     from voxnest.models.encoder import SpeakerEncoder
@@ -31,6 +31,8 @@ class Verification:
         calibrated: False if the threshold is the generic `DEFAULT_THRESHOLD`; True if the caller gave it or
             the encoder carries it.
         silent: those of the two recordings in which there is nothing to hear; the answer then means nothing.
+        warnings: (recording, what is wrong) of those that the answer is not to be relied on for: silent ones, and
+            what else `voxnest.inference.quality` finds.
     """
 
     score: float
@@ -39,6 +41,7 @@ class Verification:
     dim: int
     calibrated: bool
     silent: tuple[str, ...]
+    warnings: tuple[tuple[str, str], ...]
 
 
 def verify(
@@ -47,6 +50,8 @@ def verify(
     b: str | Path,
     dim: int | None = None,
     threshold: float | None = None,
+    *,
+    progress: bool | Progress = False,
 ) -> Verification:
     """Compare the speakers of two recordings by the cosine similarity of their embeddings.
 
@@ -57,6 +62,7 @@ def verify(
         dim: compare the first `dim` numbers only; all if None.
         threshold: the least score of one speaker. If None: the encoder's own for that `dim`
             (`encoder.thresholds`), or `DEFAULT_THRESHOLD` if it carries none. `voxnest evaluate` tells one.
+        progress: see `embed_files`.
 
     Raises:
         AudioError: a recording cannot be used.
@@ -76,9 +82,10 @@ def verify(
         threshold = DEFAULT_THRESHOLD if own is None else own
     if not -1 <= threshold <= 1:
         raise ConfigError("threshold", f"{threshold:g}", "a cosine similarity, in [-1, 1]")
-    embeddings = embed_files(encoder, [a, b])
+    embeddings = embed_files(encoder, [a, b], progress=progress)
     first, second = embeddings[str(a)][:dim].astype(np.float64), embeddings[str(b)][:dim].astype(np.float64)
     # A zero embedding is like nothing, itself included.
     norm = math.sqrt(float(first @ first) * float(second @ second))
     score = float(np.clip(first @ second / norm, -1, 1)) if norm > 0 else 0.0
-    return Verification(score, score >= threshold, threshold, dim, calibrated, tuple(embeddings.silent))
+    silent, warnings = tuple(embeddings.silent), tuple(embeddings.warnings)
+    return Verification(score, score >= threshold, threshold, dim, calibrated, silent, warnings)

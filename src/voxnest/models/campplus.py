@@ -21,6 +21,7 @@ from voxnest.models.encoder import SpeakerEncoder
 from voxnest.models.head import MatryoshkaProjection
 from voxnest.models.layers import BatchNorm, check_frames
 from voxnest.models.pooling import create_pooling
+from voxnest.models.settings import builder
 
 FRONTEND_3DSPEAKER = {"window": "povey", "scale": 1.0}
 """Options of 3D-Speaker's filter bank: Kaldi's default window, on waveforms in [-1, 1]."""
@@ -228,13 +229,13 @@ class CAMPPlus(nn.Module):
         return result
 
 
-def build(name: str, settings: dict[str, Any]) -> SpeakerEncoder:
-    """A `SpeakerEncoder` with a CAM++ backbone; `settings` are fields of `CAMPPlusConfig`.
+@builder(CAMPPlusConfig)
+def build(name: str, config: CAMPPlusConfig) -> SpeakerEncoder:
+    """A `SpeakerEncoder` with a CAM++ backbone.
 
     Raises:
         ConfigError: for a setting that is wrong.
     """
-    config = CAMPPlusConfig(**settings)
     backbone = CAMPPlus(config)
     pooling: Any = create_pooling(config.pooling, backbone.out_channels, floor=config.variance_floor)
     head = MatryoshkaProjection(

@@ -1,6 +1,9 @@
 """Count what a model holds and does, and compare that with what was published."""
 
+import json
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 
 import torch
 from torch.func import functional_call
@@ -8,6 +11,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from voxnest.models.encoder import SpeakerEncoder
 from voxnest.models.registry import CARDS, create_encoder
+
+KEPT = Path(__file__).parent / "counts.json"
+"""Counts of the whole registry, for they take a quarter of a second each: written by `python tools/zoo.py --counts`."""
 
 TOLERANCE = 0.03
 """By how much a count may differ from the published one without an explanation."""
@@ -39,11 +45,23 @@ def count_macs(encoder: SpeakerEncoder, seconds: float = 2.0) -> int:
     return (counter.get_total_flops() - before) // 2
 
 
-def count_model(name: str) -> tuple[float, float]:
-    """Millions of parameters, and GMACs for 2 s, of a model of the registry, built without weights."""
+def count_model(name: str) -> tuple[int, int]:
+    """Parameters, and multiply-accumulates for 2 s, of a model of the registry, built without weights."""
     with torch.device("meta"):
         encoder = create_encoder(name)
-    return count_parameters(encoder) / 1e6, count_macs(encoder) / 1e9
+    return count_parameters(encoder), count_macs(encoder)
+
+
+def kept_counts(name: str) -> tuple[float, float]:
+    """Millions of parameters, and GMACs for 2 s, of a model of the registry, as `count_model` gave them."""
+    parameters, macs = _kept()[name]
+    return parameters / 1e6, macs / 1e9
+
+
+@cache
+def _kept() -> dict[str, tuple[int, int]]:
+    counts: dict[str, tuple[int, int]] = json.loads(KEPT.read_text(encoding="utf-8"))
+    return counts
 
 
 @dataclass(frozen=True)
@@ -74,8 +92,8 @@ class Comparison:
 
 
 def compare_with_published(name: str) -> Comparison | None:
-    """Build a model of the registry, without weights, and compare its counts; None if none were published."""
+    """Compare the counts of a model of the registry; None if none were published."""
     published = CARDS[name].published
     if published.parameters is None or published.gmacs is None:
         return None
-    return Comparison(name, *count_model(name), published.parameters, published.gmacs, published.note)
+    return Comparison(name, *kept_counts(name), published.parameters, published.gmacs, published.note)

@@ -22,6 +22,7 @@ from voxnest.models.blocks_2d import ConvNorm, InvertedBottleneck, to_frames
 from voxnest.models.encoder import SpeakerEncoder
 from voxnest.models.layers import check_frames
 from voxnest.models.resnet import assemble, translate_key, translate_settings
+from voxnest.models.settings import builder
 from voxnest.models.translation import Renames, load_weights
 
 
@@ -118,13 +119,13 @@ class DFResNet(nn.Module):
         return to_frames(x)
 
 
-def build(name: str, settings: dict[str, Any]) -> SpeakerEncoder:
-    """A `SpeakerEncoder` with a DF-ResNet backbone; `settings` are fields of `DFResNetConfig`.
+@builder(DFResNetConfig)
+def build(name: str, config: DFResNetConfig) -> SpeakerEncoder:
+    """A `SpeakerEncoder` with a DF-ResNet backbone.
 
     Raises:
         ConfigError: for a setting that is wrong.
     """
-    config = DFResNetConfig(**settings)
     return assemble(name, config, DFResNet(config))
 
 

@@ -20,6 +20,7 @@ from voxnest.models.encoder import SpeakerEncoder
 from voxnest.models.head import MatryoshkaProjection
 from voxnest.models.layers import check_frames
 from voxnest.models.pooling import POOLINGS, create_pooling
+from voxnest.models.settings import builder
 from voxnest.models.tdnn import SERes2NetBlock, TDNNBlock
 
 
@@ -128,13 +129,13 @@ class ECAPATDNN(nn.Module):
         return self.aggregate(torch.cat(outputs, dim=-1))
 
 
-def build(name: str, settings: dict[str, Any]) -> SpeakerEncoder:
-    """A `SpeakerEncoder` with an ECAPA-TDNN backbone; `settings` are fields of `ECAPAConfig`.
+@builder(ECAPAConfig)
+def build(name: str, config: ECAPAConfig) -> SpeakerEncoder:
+    """A `SpeakerEncoder` with an ECAPA-TDNN backbone.
 
     Raises:
         ConfigError: for a setting that is wrong.
     """
-    config = ECAPAConfig(**settings)
     backbone = ECAPATDNN(config)
     pooling: Any = (
         ChannelAttentivePooling(config.out_channels, config.attention_channels, global_context=config.global_context)

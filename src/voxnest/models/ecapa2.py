@@ -20,6 +20,7 @@ from voxnest.models.attentive_pooling import ChannelAttentivePooling
 from voxnest.models.encoder import SpeakerEncoder
 from voxnest.models.head import MatryoshkaProjection
 from voxnest.models.layers import BatchNorm, FrequencySqueezeExcitation, check_frames
+from voxnest.models.settings import builder
 from voxnest.models.tdnn import SERes2NetBlock, TDNNBlock
 
 
@@ -173,13 +174,13 @@ class ECAPA2(nn.Module):
         return self.expand(self.context(self.reduce(x.flatten(2))))
 
 
-def build(name: str, settings: dict[str, Any]) -> SpeakerEncoder:
-    """A `SpeakerEncoder` with an ECAPA2 backbone; `settings` are fields of `ECAPA2Config`.
+@builder(ECAPA2Config)
+def build(name: str, config: ECAPA2Config) -> SpeakerEncoder:
+    """A `SpeakerEncoder` with an ECAPA2 backbone.
 
     Raises:
         ConfigError: for a setting that is wrong.
     """
-    config = ECAPA2Config(**settings)
     backbone = ECAPA2(config)
     pooling = ChannelAttentivePooling(config.out_channels, config.attention_channels)
     head = MatryoshkaProjection(pooling.out_channels, config.dims)

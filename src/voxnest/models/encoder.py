@@ -1,12 +1,47 @@
 """`SpeakerEncoder`: the one noun that training, evaluation, export, search and the command line know."""
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal, overload
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from voxnest.errors import AudioError
+from voxnest.errors import AudioError, ConfigError
 from voxnest.models.head import MatryoshkaProjection
+
+Waveform = Tensor | np.ndarray
+Lengths = Tensor | np.ndarray | Sequence[int] | None
+Recordings = str | Path | Waveform | Sequence[str | Path | Waveform]
+
+
+def as_waveform(samples: Waveform, device: torch.device | None = None) -> Tensor:
+    """Samples of any shape as a floating-point tensor; full scale of whole numbers becomes 1.
+
+    Args:
+        samples: a tensor stays on its device.
+        device: where an array goes.
+
+    Raises:
+        AudioError: for numbers of another kind.
+    """
+    if isinstance(samples, np.ndarray):
+        kind = samples.dtype
+        if kind.name not in ("float16", "float32", "float64", "int16", "int32"):
+            raise AudioError("waveform", f"an array of {kind}", _NUMBERS)
+        # A copy where the array is read-only, has negative strides or the other byte order, which torch has not.
+        samples = torch.from_numpy(np.require(samples, kind.newbyteorder("="), ["C", "W"])).to(device)
+    if not isinstance(samples, Tensor):
+        raise AudioError("waveform", f"a {type(samples).__name__}", "a tensor or an array")
+    if samples.dtype in (torch.int16, torch.int32):
+        return samples.float() / -float(torch.iinfo(samples.dtype).min)
+    if not samples.is_floating_point():
+        raise AudioError("waveform", f"a tensor of {samples.dtype}", _NUMBERS)
+    return samples
+
+
+_NUMBERS = "floating point, or whole numbers of 16 or 32 bits"
 
 
 class SpeakerEncoder(nn.Module):
@@ -21,6 +56,10 @@ class SpeakerEncoder(nn.Module):
         config: what `create_encoder(name, **config)` needs to build the same again.
 
     Scores are cosine similarities; embeddings are not length-normalised here.
+
+    Example:
+        >>> encoder.encode("a.wav", dim=64)  # numbers [1, 64], to use
+        >>> encoder(waveform)  # a tensor with gradient, to train
     """
 
     def __init__(
@@ -60,30 +99,66 @@ class SpeakerEncoder(nn.Module):
         return int(self.frontend.min_samples)  # type: ignore[arg-type]
 
     @overload
-    def __call__(self, waveform: Tensor, dim: int | None = None, all_dims: Literal[False] = False) -> Tensor: ...
+    def __call__(
+        self, waveform: Waveform, dim: int | None = None, all_dims: Literal[False] = False, *, lengths: Lengths = None
+    ) -> Tensor: ...
     @overload
-    def __call__(self, waveform: Tensor, dim: None = None, *, all_dims: Literal[True]) -> dict[int, Tensor]: ...
+    def __call__(
+        self, waveform: Waveform, dim: None = None, *, all_dims: Literal[True], lengths: Lengths = None
+    ) -> dict[int, Tensor]: ...
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """See `forward`."""
         return super().__call__(*args, **kwargs)
 
-    def forward(self, waveform: Tensor, dim: int | None = None, all_dims: bool = False) -> Tensor | dict[int, Tensor]:
-        """Embed a batch of waveforms.
+    def forward(
+        self, waveform: Waveform, dim: int | None = None, all_dims: bool = False, *, lengths: Lengths = None
+    ) -> Tensor | dict[int, Tensor]:
+        """Embed a batch of waveforms, with gradient as of any module, in eval mode too; `encode` gives plain numbers.
 
         Args:
-            waveform: `[batch, samples]` float32 in [-1, 1] at `sample_rate`.
+            waveform: `[batch, samples]` at `sample_rate`, a tensor or an array: floating point in [-1, 1], or whole
+                numbers of 16 or 32 bits, whose full scale is 1.
             dim: give the first `dim` numbers only; one of `dims`.
             all_dims: give every prefix, `{dim: [batch, dim]}`.
+            lengths: how many samples of each item count, `[batch]`, in eval mode: each is embedded as if alone, those
+                of one length together. Without, zeros that pad an item are silence that it ends in, and change its
+                embedding.
 
         Raises:
-            AudioError: if the waveform is not of that shape or shorter than `min_samples`.
-            ConfigError: if the model was not trained for `dim`; it lists those there are.
+            AudioError: if the waveform is not of that shape, shorter than `min_samples`, or (looked at in eval mode on
+                a CPU) not finite; or if the lengths do not fit.
+            ConfigError: if the model was not trained for `dim` (it lists those there are), or for lengths in training.
         """
+        waveform = as_waveform(waveform, next(self.parameters()).device)
         if waveform.ndim != 2:
-            raise AudioError("waveform", f"shape {list(waveform.shape)}", "[batch, samples]")
+            raise AudioError("waveform", f"shape {list(waveform.shape)}", "[batch, samples]; waveform[None] for one")
+        if lengths is not None:
+            return self._embed_lengths(waveform, torch.as_tensor(lengths), dim, all_dims)
         if waveform.shape[1] < self.min_samples:
             raise AudioError("waveform", f"{waveform.shape[1]} samples", f"at least {self.min_samples}")
+        # While a graph is captured there are no numbers yet, a GPU would have to be waited for, and training looks at
+        # the loss.
+        captured = torch.compiler.is_compiling() or torch.jit.is_tracing()
+        if not (self.training or captured or waveform.device.type != "cpu" or waveform.isfinite().all()):
+            raise AudioError("waveform", "NaN or infinite samples", "samples that are finite")
         return self.embed_features(self.frontend(waveform), dim, all_dims)
+
+    def _embed_lengths(
+        self, waveform: Tensor, lengths: Tensor, dim: int | None, all_dims: bool
+    ) -> Tensor | dict[int, Tensor]:
+        if self.training:
+            raise ConfigError("lengths", "given in training mode", "eval(); batch statistics are those of one length")
+        if lengths.shape != waveform.shape[:1] or lengths.is_floating_point():
+            found = f"{lengths.dtype} of shape {list(lengths.shape)}"
+            raise AudioError("lengths", found, f"a whole number for each of {len(waveform)} items")
+        if len(lengths) and not self.min_samples <= int(lengths.min()) <= int(lengths.max()) <= waveform.shape[1]:
+            found = f"{int(lengths.min())} to {int(lengths.max())} samples"
+            raise AudioError("lengths", found, f"{self.min_samples} to {waveform.shape[1]}")
+        embedding = self.head.linear.weight.new_zeros(len(waveform), self.embedding_dim)
+        for length in lengths.unique().tolist():
+            alike = (lengths == length).nonzero()[:, 0].to(waveform.device)
+            embedding = embedding.index_copy(0, alike, self(waveform[alike, :length]))
+        return self._prefixes(embedding, dim, all_dims)
 
     def embed_features(
         self, features: Tensor, dim: int | None = None, all_dims: bool = False
@@ -96,6 +171,38 @@ class SpeakerEncoder(nn.Module):
         # The projection is a small part of the work and the last chance to round: float32 under autocast too.
         with torch.autocast(features.device.type, enabled=False):
             embedding = self.head(pooled)
+        return self._prefixes(embedding, dim, all_dims)
+
+    def _prefixes(self, embedding: Tensor, dim: int | None, all_dims: bool) -> Tensor | dict[int, Tensor]:
         if all_dims:
             return {dim: self.head.prefix(embedding, dim) for dim in self.dims}
         return embedding if dim is None else self.head.prefix(embedding, dim)
+
+    def encode(
+        self, recordings: Recordings, dim: int | None = None, *, sample_rate: int | None = None
+    ) -> np.ndarray[Any, Any]:
+        """Embed recordings at their own lengths, whatever the mode: float32 numbers `[n, dim]`, without gradient.
+
+        Args:
+            recordings: a file, or samples `[samples]` or `[samples, channels]` (a mean of the channels is taken), or a
+                list of these; numbers as in `forward`.
+            dim: give the first `dim` numbers only; all if None.
+            sample_rate: of all samples that are not in files, in Hz; that of the model if None.
+
+        Files give what `voxnest.inference.embed_files` gives, which is faster for many. Recordings above 60 s are
+        embedded in equal parts, as there.
+
+        Raises:
+            AudioError: for a recording that cannot be used: damaged, too short, not finite, of another shape.
+            ConfigError: if the model was not trained for `dim`.
+            CheckpointError: if the model gives an embedding that is not finite.
+
+        Example:
+            >>> encoder.encode(["a.m4a", "b.wav"], dim=64).shape
+            (2, 64)
+            >>> encoder.encode(samples, sample_rate=48000).shape
+            (1, 256)
+        """
+        from voxnest.models.encoding import encode
+
+        return encode(self, recordings, dim, sample_rate)

@@ -20,6 +20,7 @@ from voxnest.models.blocks_2d import ConvNorm, Residual, to_frames
 from voxnest.models.encoder import SpeakerEncoder
 from voxnest.models.layers import check_frames
 from voxnest.models.resnet import assemble
+from voxnest.models.settings import builder
 
 _STRIDES = (1, 2, 2, 2)
 _FUSING_STAGES = (2, 3)
@@ -204,11 +205,11 @@ class ERes2Net(nn.Module):
         return to_frames(fused)
 
 
-def build(name: str, settings: dict[str, Any]) -> SpeakerEncoder:
-    """A `SpeakerEncoder` with an ERes2Net backbone; `settings` are fields of `ERes2NetConfig`.
+@builder(ERes2NetConfig)
+def build(name: str, config: ERes2NetConfig) -> SpeakerEncoder:
+    """A `SpeakerEncoder` with an ERes2Net backbone.
 
     Raises:
         ConfigError: for a setting that is wrong.
     """
-    config = ERes2NetConfig(**settings)
     return assemble(name, config, ERes2Net(config), floor=config.variance_floor, **config.frontend_options)

@@ -19,6 +19,7 @@ from voxnest.models.attentive_pooling import NormalizedAttentivePooling
 from voxnest.models.encoder import SpeakerEncoder
 from voxnest.models.head import MatryoshkaProjection
 from voxnest.models.layers import TimeConv, check_frames
+from voxnest.models.settings import builder
 from voxnest.models.translation import apply_renames, load_weights
 
 STEM_KERNEL = 4
@@ -157,13 +158,13 @@ class NeXtTDNN(nn.Module):
         return self.norm(self.mix(torch.cat(maps, dim=-1)))
 
 
-def build(name: str, settings: dict[str, Any]) -> SpeakerEncoder:
-    """A `SpeakerEncoder` with a NeXt-TDNN backbone; `settings` are fields of `NeXtTDNNConfig`.
+@builder(NeXtTDNNConfig)
+def build(name: str, config: NeXtTDNNConfig) -> SpeakerEncoder:
+    """A `SpeakerEncoder` with a NeXt-TDNN backbone.
 
     Raises:
         ConfigError: for a setting that is wrong.
     """
-    config = NeXtTDNNConfig(**settings)
     frontend = create_frontend(
         "mel",
         config.bins,

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from voxnest.drawing import GRID, INK, MUTED, new_axes, save_png, style_axes
+from voxnest.drawing import BLUE, MUTED, RED, new_axes, save_figure, style_axes, style_legend
 from voxnest.models.card import VOX1, Published
-from voxnest.models.counting import count_model
+from voxnest.models.counting import kept_counts
 from voxnest.models.registry import CARDS
 
 if TYPE_CHECKING:
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from matplotlib.transforms import Bbox
 
 # Drawn in colour and labelled by their size alone. All others are what these are compared with.
-_COLOURS = {"ReDimNet2": "#b42318", "ReDimNet": "#1d4ed8"}
+_COLOURS = {"ReDimNet2": RED, "ReDimNet": BLUE}
+_DASHES = {"ReDimNet2": "solid", "ReDimNet": (0, (5, 1.5))}
+_MARKERS = {"ReDimNet2": "o", "ReDimNet": "s"}
 _OTHERS = "#64748b"
 _HIGHEST = 2.0
 """Percent. Higher ones would push together those that anyone would take."""
@@ -52,6 +54,11 @@ class Point:
         return _COLOURS.get(self.family, _OTHERS)
 
     @property
+    def marker(self) -> str:
+        """Of its family, or that of the many."""
+        return _MARKERS.get(self.family, "D")
+
+    @property
     def label(self) -> str:
         """What stands beside it: the size alone where the colour tells the family."""
         return self.name.rsplit("-", 1)[1] if self.family in _COLOURS else self.name
@@ -63,7 +70,7 @@ def points() -> Iterator[Point]:
         rates, normalised = _rates(card.published)
         if rates:
             series = f"{card.family} {card.published.source}"
-            yield Point(name, card.family, series, count_model(name)[1], float(np.mean(rates)), normalised)
+            yield Point(name, card.family, series, kept_counts(name)[1], float(np.mean(rates)), normalised)
 
 
 def _rates(published: Published) -> tuple[list[float], bool]:
@@ -74,10 +81,10 @@ def _rates(published: Published) -> tuple[list[float], bool]:
 
 
 def plot_models(path: str | Path) -> list[Point]:
-    """Draw error rate against multiply-accumulates of every model with published rates into one PNG, atomically.
+    """Draw error rate against multiply-accumulates of every model with published rates in one picture.
 
     Args:
-        path: of the picture; the folder is made if need be.
+        path: of the picture (.png, .svg, .pdf); the folder is made if need be.
 
     Returns:
         What is in the picture.
@@ -89,10 +96,10 @@ def plot_models(path: str | Path) -> list[Point]:
         own = point.family in _COLOURS
         face = "white" if point.normalised else point.colour
         axes.plot(
-            *(point.gmacs, point.eer, "o"),
+            *(point.gmacs, point.eer, point.marker),
             color=point.colour,
             markerfacecolor=face,
-            markersize=8 if own else 6,
+            markersize=8 if own else 5,
             zorder=4 if own else 3,
         )
     lines = []
@@ -100,11 +107,12 @@ def plot_models(path: str | Path) -> list[Point]:
         sizes = sorted((point for point in drawn if point.series == series), key=lambda point: point.gmacs)
         x, y = np.array([point.gmacs for point in sizes]), np.array([point.eer for point in sizes])
         if len(sizes) > 2:
-            axes.plot(x, y, color=sizes[0].colour, linewidth=1.8, zorder=2)
+            axes.plot(x, y, color=sizes[0].colour, linestyle=_DASHES[sizes[0].family], linewidth=1.8, zorder=2)
             lines.append((x, y))
     for family, colour in {**_COLOURS, "others": _OTHERS}.items():
-        axes.plot([], [], "o", color=colour, label=family, markersize=7)
-    axes.plot([], [], "o", color=MUTED, markerfacecolor="white", label="with score normalisation", markersize=7)
+        dashes, marker = _DASHES.get(family, "none"), _MARKERS.get(family, "D")
+        axes.plot([], [], color=colour, linestyle=dashes, marker=marker, label=family, markersize=7)
+    axes.plot([], [], "D", color=MUTED, markerfacecolor="white", label="with score normalisation", markersize=7)
     axes.set_xticks(_TICKS, [f"{tick:g}" for tick in _TICKS])
     axes.minorticks_off()
     costs = [point.gmacs for point in drawn]
@@ -116,11 +124,10 @@ def plot_models(path: str | Path) -> list[Point]:
         title="Accuracy and cost of speaker encoders",
         subtitle="Error rates as published, most of them after large-margin fine-tuning; GMACs as built here",
     )
-    legend = axes.legend(loc="upper right", fontsize=9.5, labelcolor=INK, borderpad=0.9)
-    legend.get_frame().set(edgecolor=GRID, facecolor="white", alpha=1)
+    style_legend(axes.legend(loc="upper right", borderpad=0.9, handlelength=3))
     figure.draw_without_rendering()  # places of the axes in pixels are known from here on
     _label(axes, drawn, lines)
-    save_png(figure, path)
+    save_figure(figure, path)
     return drawn
 
 

@@ -18,6 +18,7 @@ from voxnest.models.encoder import SpeakerEncoder
 from voxnest.models.head import MatryoshkaProjection
 from voxnest.models.layers import BatchNorm, TimeFrequencyConv, WeightedSum, create_block_2d
 from voxnest.models.pooling import create_pooling
+from voxnest.models.settings import builder
 
 Stage = tuple[int, int, int, int | None]
 """Frequency stride, number of 2-D blocks, channel expansion, and by what the 1-D block reduces (None: no 1-D block)."""
@@ -213,13 +214,13 @@ class MapsStem(nn.Module):
         return self.conv(self.weigh(maps).unflatten(-1, self.shape))
 
 
-def build(name: str, settings: dict[str, Any]) -> SpeakerEncoder:
-    """A `SpeakerEncoder` with a ReDimNet backbone; `settings` are fields of `ReDimNetConfig`.
+@builder(ReDimNetConfig)
+def build(name: str, config: ReDimNetConfig) -> SpeakerEncoder:
+    """A `SpeakerEncoder` with a ReDimNet backbone.
 
     Raises:
         ConfigError: for a setting that is wrong, and for `previous_maps`: a sub-network is a backbone without waveform.
     """
-    config = ReDimNetConfig(**settings)
     return assemble(name, config, ReDimNet(config))
 
 

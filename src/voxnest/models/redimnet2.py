@@ -25,6 +25,7 @@ from voxnest.models.layers import (
     create_block_2d,
 )
 from voxnest.models.redimnet import MapsStem, assemble
+from voxnest.models.settings import builder
 
 Stage = tuple[Sequence[int], int, float, Sequence[Sequence[int]], int | None]
 """Strides (frequency, time), number of 2-D blocks, channel expansion, kernel sizes (frequency, time) of each 2-D block,
@@ -301,9 +302,9 @@ class ReDimNet2(nn.Module):
         return [*maps, self.weigh(maps)]
 
 
-def build(name: str, settings: dict[str, Any]) -> SpeakerEncoder:
-    """A `SpeakerEncoder` with a ReDimNet2 backbone; `settings` are fields of `ReDimNet2Config`."""
-    config = ReDimNet2Config(**settings)
+@builder(ReDimNet2Config)
+def build(name: str, config: ReDimNet2Config) -> SpeakerEncoder:
+    """A `SpeakerEncoder` with a ReDimNet2 backbone."""
     # Statistics need two frames after those that are skipped, and time is cut to whole strides.
     min_frames = math.ceil((config.skip_frames + 2) / config.time_stride) * config.time_stride
     return assemble(name, config, ReDimNet2(config), pad_right=config.pad_right, min_frames=min_frames)

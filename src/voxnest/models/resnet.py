@@ -29,6 +29,7 @@ from voxnest.models.encoder import SpeakerEncoder
 from voxnest.models.head import MatryoshkaProjection
 from voxnest.models.layers import check_frames
 from voxnest.models.pooling import HiddenLayer, create_pooling
+from voxnest.models.settings import builder
 from voxnest.models.translation import ENDING, Renames, apply_renames, load_weights
 
 BLOCKS: dict[str, type[Residual]] = {
@@ -124,13 +125,13 @@ class ResNet(nn.Module):
         return to_frames(self.stages(x.contiguous(memory_format=torch.channels_last)))
 
 
-def build(name: str, settings: dict[str, Any]) -> SpeakerEncoder:
-    """A `SpeakerEncoder` with a ResNet backbone; `settings` are fields of `ResNetConfig`.
+@builder(ResNetConfig)
+def build(name: str, config: ResNetConfig) -> SpeakerEncoder:
+    """A `SpeakerEncoder` with a ResNet backbone.
 
     Raises:
         ConfigError: for a setting that is wrong.
     """
-    config = ResNetConfig(**settings)
     return assemble(name, config, ResNet(config))
 
 

@@ -58,23 +58,34 @@ def load_weights(
         adapt: see `Adapt`.
 
     Raises:
-        CheckpointError: if keys are missing or unexpected, or shapes differ; it lists them.
+        CheckpointError: if keys are missing or unexpected, shapes differ, or numbers are not finite; it lists them.
     """
     ours = module.state_dict()
     translated: dict[str, Tensor] = {}
-    unexpected, misfits = [], []
+    unexpected, misfits, unfit = [], [], []
     for key, value in state_dict.items():
         new = translate(key)
         if new not in ours:
             unexpected.append(repr(key))
             continue
-        translated[new] = adapt(value, ours[new], new)
-        if translated[new].shape != ours[new].shape:
-            misfits.append(f"{key!r} of shape {list(value.shape)} rather than {list(ours[new].shape)}")
+        target = ours[new]
+        # No adaptation changes how many numbers there are, and one of far too many could take all memory.
+        translated[new] = adapt(value, target, new) if value.numel() == target.numel() else value
+        if translated[new].shape != target.shape:
+            misfits.append(f"{key!r} of shape {list(value.shape)} rather than {list(target.shape)}")
+        elif target.is_floating_point() and not value.is_floating_point():
+            unfit.append(f"{key!r} of {value.dtype} rather than {target.dtype}")
+        elif not translated[new].to(target.dtype).isfinite().all():
+            unfit.append(f"{key!r} with NaN or infinite numbers")
     missing = sorted(key for key in set(ours) - set(translated) if not key.endswith("num_batches_tracked"))
     problems = [
         f"{len(items)} {what}{'s' * (len(items) > 1)}: {', '.join(items[:_LISTED] + ['...'] * (len(items) > _LISTED))}"
-        for what, items in (("unexpected key", unexpected), ("wrong shape", misfits), ("missing key", missing))
+        for what, items in (
+            ("unexpected key", unexpected),
+            ("wrong shape", misfits),
+            ("unusable weight", unfit),
+            ("missing key", missing),
+        )
         if items
     ]
     if problems:

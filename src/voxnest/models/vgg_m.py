@@ -7,7 +7,6 @@ implementation (a-nagrani/VGGVox).
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +18,7 @@ from voxnest.models.encoder import SpeakerEncoder
 from voxnest.models.head import MatryoshkaProjection
 from voxnest.models.layers import check_frames
 from voxnest.models.pooling import create_pooling
+from voxnest.models.settings import builder
 
 Layer = tuple[int, int, int, tuple[int, int] | None, tuple[int, int]]
 """Output channels, kernel size, stride, and of the maximum that follows (None: none): kernel (bins, frames), stride."""
@@ -112,15 +112,15 @@ class VGGM(nn.Module):
         return self.fc6(self.layers(features.unsqueeze(1))).squeeze(2).transpose(1, 2)
 
 
-def build(name: str, settings: dict[str, Any]) -> SpeakerEncoder:
-    """A `SpeakerEncoder` with VGG-M as its backbone; `settings` are fields of `VGGMConfig`.
+@builder(VGGMConfig)
+def build(name: str, config: VGGMConfig) -> SpeakerEncoder:
+    """A `SpeakerEncoder` with VGG-M as its backbone.
 
     The embedding is fc7 with its batch normalisation; the ReLU between it and a class layer is left to losses.
 
     Raises:
         ConfigError: for a setting that is wrong.
     """
-    config = VGGMConfig(**settings)
     frontend = create_frontend(
         "spectrogram",
         config.bins,

@@ -18,6 +18,7 @@ from voxnest.models.encoder import SpeakerEncoder
 from voxnest.models.head import MatryoshkaProjection
 from voxnest.models.layers import check_frames
 from voxnest.models.pooling import HiddenLayer, create_pooling
+from voxnest.models.settings import builder
 from voxnest.models.tdnn import TDNNBlock
 from voxnest.models.translation import ENDING, apply_renames, load_weights
 
@@ -82,13 +83,13 @@ class XVector(nn.Module):
         return self.layers(features.transpose(1, 2).contiguous())
 
 
-def build(name: str, settings: dict[str, Any]) -> SpeakerEncoder:
-    """A `SpeakerEncoder` with an x-vector backbone; `settings` are fields of `XVectorConfig`.
+@builder(XVectorConfig)
+def build(name: str, config: XVectorConfig) -> SpeakerEncoder:
+    """A `SpeakerEncoder` with an x-vector backbone.
 
     Raises:
         ConfigError: for a setting that is wrong.
     """
-    config = XVectorConfig(**settings)
     backbone = XVector(config)
     pooling: Any = create_pooling(config.pooling, config.out_channels)
     if config.embedding == "b":

@@ -1,0 +1,63 @@
+"""Find the recordings in a folder."""
+
+import os
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+_PLAIN = (".wav", ".flac", ".ogg", ".oga", ".opus", ".aif", ".aiff", ".au", ".caf", ".sph")
+_OTHER = (".mp3", ".m4a", ".aac", ".mp4", ".mov", ".webm", ".mka", ".mkv", ".wma", ".amr")
+AUDIO_SUFFIXES = frozenset(_PLAIN + _OTHER)
+"""How names of recordings end (lower case), for searching through a folder."""
+
+
+def list_recordings(folder: str | Path, unlisted: Callable[[Path, str], None] | None = None) -> list[Path]:
+    """The recordings in a folder, in order; see `walk`."""
+    return sorted(Path(folder, path) for path in walk(folder, unlisted))
+
+
+def walk(root: str | Path, unlisted: Callable[[Path, str], None] | None = None) -> list[str]:
+    """The recordings in a folder, at all depths and in no order, by how their names end.
+
+    Names that begin with "." and `__MACOSX` are left out. Linked folders are followed; a folder that can be reached
+    in several ways is searched once, under its own name if that lies in `root`. What is named like a recording need
+    not be a file.
+
+    Args:
+        root: where to search.
+        unlisted: called with each place that was not searched, and why: a folder that may not be read (`root` too),
+            a link that goes in a circle or to a folder that is searched already. All else is searched in spite of it.
+
+    Returns:
+        Paths relative to `root`.
+    """
+    report = unlisted or (lambda place, reason: None)
+    found: list[str] = []
+    seen: set[tuple[int, int]] = set()
+    folders, links = deque([""]), deque[str]()
+    while folders or links:
+        folder = (folders or links).popleft()
+        place = os.path.join(root, folder)
+        try:
+            status = os.stat(place)
+            if (status.st_dev, status.st_ino) in seen:
+                report(Path(place), f"is a link to {os.path.realpath(place)}, which is searched already")
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            with os.scandir(place) as inside:
+                items = sorted(inside, key=lambda item: item.name)
+        except OSError as error:
+            report(Path(place), f"cannot be listed: {error.strerror}")
+            continue
+        for item in items:
+            if item.name.startswith(".") or item.name == "__MACOSX":
+                continue
+            path = f"{folder}/{item.name}" if folder else item.name
+            try:
+                if item.is_dir():
+                    (links if item.is_symlink() else folders).append(path)
+                elif os.path.splitext(item.name)[1].lower() in AUDIO_SUFFIXES:
+                    found.append(path)
+            except OSError as error:
+                report(Path(item.path), f"cannot be followed: {error.strerror}")
+    return found

@@ -1,0 +1,47 @@
+"""How commands read their words and show their usage."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from typer.core import TyperCommand, TyperGroup
+
+from voxnest.files import STANDARD_OUTPUT, is_stream
+
+
+class Command(TyperCommand):
+    """A command whose option `--json` may stand without a file, and whose usage line has no braces."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """See click; a bare `--json` means standard output."""
+        if any(parameter.name == "json" for parameter in self.params):
+            args = with_json_file(args)
+        return super().parse_args(ctx, args)
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """See click; newer typers put names of arguments in braces."""
+        return [piece.replace("{", "").replace("}", "") for piece in super().collect_usage_pieces(ctx)]
+
+
+class Group(TyperGroup):
+    """A group of commands, in the order in which they were added."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """See click."""
+        return list(self.commands)
+
+
+def with_json_file(words: Sequence[str]) -> list[str]:
+    """Words of a command line in which every `--json` is followed by a file.
+
+    The next word is the file if it can be one (`x.json`, "-", a FIFO, /dev/...); else it is standard output that is
+    meant, so that in `--json a.wav b.wav` no recording is taken for the file to write.
+    """
+    result: list[str] = []
+    for index, word in enumerate(words):
+        if word == "--":
+            return [*result, *words[index:]]
+        result.append(word)
+        following = words[index + 1] if index + 1 < len(words) else ""
+        if word == "--json" and not (following.lower().endswith(".json") or (following and is_stream(following))):
+            result.append(STANDARD_OUTPUT)
+    return result

@@ -1,0 +1,23 @@
+"""Results that programs read: `--json` means the same in every command."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from voxnest.files import STANDARD_OUTPUT, atomic_write
+
+
+def give_json(results: Any, output: Path | None) -> bool:
+    """Write results to where `--json` says, if it says so.
+
+    Returns:
+        Whether that was the standard output, on which nothing else may then be written.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    if output is None:
+        return False
+    with atomic_write(output) as temporary:
+        temporary.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    return str(output) == STANDARD_OUTPUT

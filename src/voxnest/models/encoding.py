@@ -1,0 +1,109 @@
+"""Embed recordings one by one: files or samples, of any rate, length and number of channels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import soxr
+import torch
+
+from voxnest.audio import audio_info, read_audio
+from voxnest.errors import AudioError, CheckpointError
+from voxnest.models.encoder import as_waveform
+
+if TYPE_CHECKING:
+    from voxnest.models.encoder import Recordings, SpeakerEncoder, Waveform
+
+MAX_DURATION = 60.0
+"""The longest part given to the network at once, in seconds: its memory grows with the length."""
+
+
+def encode(
+    encoder: SpeakerEncoder, recordings: Recordings, dim: int | None = None, sample_rate: int | None = None
+) -> np.ndarray:
+    """See `SpeakerEncoder.encode`."""
+    if dim is not None:
+        encoder.head.check_dim(dim)
+    if sample_rate is not None and sample_rate <= 0:
+        raise AudioError("sample_rate", str(sample_rate), "a positive number of samples per second")
+    several = isinstance(recordings, (list, tuple))
+    listed: Any = recordings if several else [recordings]
+    embeddings = np.zeros((len(listed), encoder.embedding_dim), np.float32)
+    with _eval_mode(encoder):
+        for index, recording in enumerate(listed):
+            if isinstance(recording, (str, Path)):
+                name, parts = str(recording), _read(recording, encoder)
+            else:
+                name = f"recordings[{index}]" if several else "recording"
+                parts = _cut(_at_rate(recording, name, sample_rate, encoder), encoder)
+            embeddings[index] = _embed(encoder, parts, name)
+    return embeddings[:, :dim]
+
+
+def _read(path: str | Path, encoder: SpeakerEncoder) -> Iterator[np.ndarray]:
+    duration, rate = audio_info(path).duration, encoder.sample_rate
+    count = max(1, math.ceil(duration / MAX_DURATION))
+    length = duration / count
+    for index in range(count):
+        last = None if index == count - 1 else length
+        shortest = encoder.min_samples / rate
+        yield read_audio(path, sample_rate=rate, offset=index * length, duration=last, min_duration=shortest).samples
+
+
+def _at_rate(samples: Waveform, name: str, sample_rate: int | None, encoder: SpeakerEncoder) -> np.ndarray:
+    """Check samples; mono float32 at the rate of the encoder: `[samples]`."""
+    try:
+        waveform = as_waveform(samples).detach().float().cpu().numpy()
+    except AudioError as error:
+        raise AudioError(name, error.found, error.expected) from None
+    if waveform.ndim == 2 and waveform.shape[1] <= waveform.shape[0]:
+        waveform = waveform.mean(axis=1)
+    if waveform.ndim != 1:
+        expected = "[samples] or [samples, channels]; a list for several recordings"
+        raise AudioError(name, f"shape {list(waveform.shape)}", expected)
+    if not np.isfinite(waveform).all():
+        raise AudioError(name, "holds NaN or infinite samples")
+    if sample_rate not in (None, encoder.sample_rate):
+        waveform = soxr.resample(waveform, sample_rate, encoder.sample_rate)
+    if len(waveform) < encoder.min_samples:
+        found = f"{len(waveform)} samples at {encoder.sample_rate} Hz"
+        raise AudioError(name, found, f"at least {encoder.min_samples}")
+    return waveform
+
+
+def _cut(waveform: np.ndarray, encoder: SpeakerEncoder) -> Iterator[np.ndarray]:
+    count = math.ceil(len(waveform) / (MAX_DURATION * encoder.sample_rate))
+    yield from np.array_split(waveform, count)
+
+
+def _embed(encoder: SpeakerEncoder, parts: Iterator[np.ndarray], name: str) -> np.ndarray:
+    """The mean of the parts' length-normalised embeddings, times their mean norm: `[embedding_dim]`."""
+    device = next(encoder.parameters()).device
+    with torch.inference_mode():
+        embedded = [encoder(torch.from_numpy(part)[None].to(device))[0].float().cpu().numpy() for part in parts]
+    stack = np.stack(embedded)
+    if not np.isfinite(stack).all():
+        found = f"the embedding of {name} is NaN or infinite"
+        raise CheckpointError(encoder.name, found, "a model whose training did not diverge")
+    if len(stack) == 1:
+        return stack[0]
+    norms = np.linalg.norm(stack, axis=1, keepdims=True)
+    directions = stack / np.maximum(norms, np.finfo(np.float32).tiny)
+    return directions.mean(axis=0) * norms.mean()
+
+
+@contextmanager
+def _eval_mode(encoder: SpeakerEncoder) -> Iterator[None]:
+    """Put every module in eval mode, then back as each was."""
+    training = [module for module in encoder.modules() if module.training]
+    encoder.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
