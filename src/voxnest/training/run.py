@@ -22,12 +22,14 @@ from rich.console import Console
 
 from voxnest.errors import ConfigError, VoxnestError
 from voxnest.training.callbacks import AtomicCheckpointIO, MovingAverage, RunCheckpoints, RunControl
+from voxnest.training.checks import check_durations, check_places, check_trainer
 from voxnest.training.config import TrainingConfig
 from voxnest.training.data import SpeakerData
 from voxnest.training.folder import RunFolder, TrainingResult
 from voxnest.training.interruption import TrainingInterruptedError, end_with_parent
 from voxnest.training.lock import locked
-from voxnest.training.logs import Display, Events, MetricsFile, MetricsLog, metric_names
+from voxnest.training.logs import Display, MetricsLog
+from voxnest.training.metrics import Events, MetricsFile, metric_names
 from voxnest.training.module import TrainingModule
 
 
@@ -84,8 +86,10 @@ def _train(
     console: Console,
     callbacks: Sequence[L.Callback],
 ) -> TrainingResult:
+    check_places(config)
     step = folder.saved_step()
     module = TrainingModule(config)
+    check_durations(config, module.encoder)
     module.stop = control.stop
     log = MetricsLog(config, control)
     display = Display(config, control, log, console)
@@ -148,7 +152,7 @@ def _make_trainer(config: TrainingConfig, callbacks: list[L.Callback], logger: l
     if config.stages.frozen_steps and several and strategy in ("auto", "ddp"):
         strategy = "ddp_find_unused_parameters_true"  # those that are frozen at first
     try:
-        return L.Trainer(
+        trainer = L.Trainer(
             accelerator=options.accelerator,
             devices=options.devices,
             num_nodes=options.num_nodes,
@@ -166,8 +170,10 @@ def _make_trainer(config: TrainingConfig, callbacks: list[L.Callback], logger: l
             enable_model_summary=False,
             default_root_dir=config.output,
         )
-    except (MisconfigurationException, ValueError, RuntimeError) as error:
+    except (MisconfigurationException, ValueError, RuntimeError, ImportError) as error:
         raise ConfigError("trainer", " ".join(str(error).split())) from error
+    check_trainer(config, trainer)
+    return trainer
 
 
 def _leave(trainer: L.Trainer, error: Exception) -> NoReturn:
