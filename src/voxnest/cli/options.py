@@ -15,6 +15,12 @@ Dim = Annotated[
 Device = Annotated[
     str, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1, mps; auto is a GPU if there is one, else the CPU.")
 ]
+DeviceIfAny = Annotated[
+    str | None,
+    typer.Option(
+        "--device", metavar="NAME", help="cpu, cuda, cuda:1, mps or auto.", show_default="as the configuration says"
+    ),
+]
 Json = Annotated[
     Path | None,
     typer.Option("--json", metavar="[FILE]", help="Give the results as JSON: in FILE (.json), or on standard output."),

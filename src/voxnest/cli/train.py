@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from voxnest.cli.options import DeviceIfAny
+
 MOST_LISTED = 10
 
 
@@ -14,6 +16,7 @@ def train(
         list[str] | None,
         typer.Argument(metavar="[KEY=VALUE]...", help="Such as optimizer.lr=0.002 trainer.max_steps=10."),
     ] = None,
+    device: DeviceIfAny = None,
 ) -> None:
     """Train a speaker encoder; run again, the command continues an unfinished run.
 
@@ -24,9 +27,11 @@ def train(
     from rich.console import Console
     from rich.table import Table
 
-    from voxnest.training.settings import load_config
+    from voxnest.errors import ConfigError
+    from voxnest.training.settings import load_config, locate
 
-    settings = load_config(config, overrides or [])
+    given = [*(overrides or []), *_device_settings(device)]
+    settings = load_config(config, given)
 
     from voxnest.training import run
     from voxnest.training.interruption import TrainingInterruptedError, leave
@@ -39,6 +44,8 @@ def train(
             saved = f"step {interruption.step} is saved" if interruption.step else "nothing was saved yet"
             console.print(f"interrupted: {saved}; the same command continues.", highlight=False)
         leave(interruption.status)
+    except ConfigError as error:
+        raise locate(error, config, given) from error
     if not run.is_first_process():
         return
 
@@ -50,6 +57,8 @@ def train(
     console.print(table)
     done = "already finished" if result.already_finished else "finished"
     lines = [f"{done}: {result.step:,} steps in {result.minutes:.1f} minutes, best at step {result.best_step:,}"]
+    if result.already_finished:
+        lines.append(f"to train on from its weights: init_from={result.folder / 'last.safetensors'} output=NEW")
     if result.unreadable:
         lines.append(f"{len(result.unreadable)} files could not be read and were skipped:")
         lines += [f"  {path}: {reason}" for path, reason in list(result.unreadable.items())[:MOST_LISTED]]
@@ -57,3 +66,14 @@ def train(
     best = result.folder / "best.safetensors"
     lines += ["", f"encoder:  {best}", f"next:     voxnest verify A.wav B.wav --model {best}"]
     console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+
+
+def _device_settings(device: str | None) -> list[str]:
+    """The settings that `--device` stands for."""
+    if device is None:
+        return []
+    from voxnest.models.device import find_device
+
+    find_device(device)
+    kind, _, number = device.partition(":")
+    return [f"trainer.accelerator={kind}", *([f"trainer.devices=[{number}]"] if number else [])]

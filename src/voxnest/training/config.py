@@ -12,13 +12,22 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    PositiveFloat,
-    PositiveInt,
+    field_validator,
     model_validator,
 )
 
+SHORTEST_SEGMENT = 1.0  # seconds
+DEFAULT_EPOCHS = 20
+DEFAULT_HELD_OUT_SPEAKERS = 10
+# Bounds are wide: what lies beyond is a slip, which would fail in hours or fill the memory.
 Fraction = Annotated[float, Field(ge=0, le=1)]
-NonNegative = Annotated[float, Field(ge=0)]
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
+Decibels = Annotated[float, Field(ge=-200, le=200)]
+Gigabytes = Annotated[float, Field(ge=0, le=1e5)]
+Weight = Annotated[float, Field(ge=0, le=1e6)]
+Count = Annotated[int, Field(ge=1, le=10**9)]
+Minutes = Annotated[float, Field(gt=0, le=1e7)]
+Seconds = Annotated[float, Field(ge=0.05, le=600)]
 
 
 def _ascending(value: tuple[float, float]) -> tuple[float, float]:
@@ -27,15 +36,22 @@ def _ascending(value: tuple[float, float]) -> tuple[float, float]:
     return value
 
 
-Range = Annotated[tuple[float, float], AfterValidator(_ascending)]
-DEFAULT_EPOCHS = 20
-DEFAULT_HELD_OUT_SPEAKERS = 10
+def _readable(value: Path) -> Path:
+    if "\0" in str(value):
+        raise ValueError(f"is {str(value)!r}; expected a path")
+    return value
+
+
+Range = Annotated[tuple[Decibels, Decibels], AfterValidator(_ascending)]
+Reverberation = Annotated[float, Field(ge=0.01, le=10)]
+Voices = Annotated[int, Field(ge=1, le=100)]
+SafePath = Annotated[Path, AfterValidator(_readable)]
 
 
 class Section(BaseModel):
     """A part of the configuration; unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid", validate_default=True)
+    model_config = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
@@ -46,15 +62,15 @@ class Section(BaseModel):
 class ValidationData(Section):
     """What the equal error rate is measured on: a trial list, or speakers held out of the training corpus."""
 
-    trials: Path | None = None
+    trials: SafePath | None = None
     """A trial list (VoxCeleb's or Kaldi's format)."""
-    root: Path | None = None
+    root: SafePath | None = None
     """The folder that the trials' paths are relative to; by default found from the list's own folder."""
-    held_out_speakers: Annotated[int, Field(ge=2)] | None = None
+    held_out_speakers: Annotated[int, Field(ge=2, le=10**6)] | None = None
     """Without `trials`: so many speakers are not trained on but make the trials; 10 if null."""
-    segment: PositiveFloat = 3.0
+    segment: Annotated[float, Field(ge=SHORTEST_SEGMENT, le=600)] = 3.0
     """Length in seconds of the pieces that the held-out speakers' recordings are cut into."""
-    segments_per_speaker: Annotated[int, Field(ge=2)] = 20
+    segments_per_speaker: Annotated[int, Field(ge=2, le=10**6)] = 20
     """The most pieces of a held-out speaker."""
 
     @model_validator(mode="after")
@@ -69,48 +85,55 @@ class ValidationData(Section):
 class Data(Section):
     """Where the recordings are and how they are read."""
 
-    train: Path
+    train: SafePath
     """A manifest folder of `voxnest prepare`, or a folder of recordings, which is prepared first."""
     validation: ValidationData = ValidationData()
-    workers: Annotated[int, Field(ge=0)] | None = None
+    workers: Annotated[int, Field(ge=0, le=1024)] | None = None
     """Processes that read and augment; 0: a thread does; null: 0 on a CPU, up to 12 for a GPU."""
-    cache_gb: NonNegative = 2.0
+    cache_gb: Gigabytes = 2.0
     """Memory for decoded recordings, so that each is decoded once; 0: none."""
 
 
 class Crops(Section):
     """The pieces of recordings that are trained on."""
 
-    duration: PositiveFloat = 2.0
+    duration: Seconds = 2.0
     """Seconds."""
-    lengthen: dict[Annotated[int, Field(ge=1)], PositiveFloat] = {}
+    lengthen: dict[Annotated[int, Field(ge=1)], Seconds] = {}
     """Epoch -> seconds from that epoch on, to end on longer crops (large-margin fine-tuning does)."""
-    batch_size: Annotated[int, Field(ge=2)] = 32
+    batch_size: Annotated[int, Field(ge=2, le=65536)] = 32
     """Crops per batch and process."""
-    speeds: Annotated[list[PositiveFloat], Field(min_length=1)] = [1.0]
+    speeds: Annotated[list[Annotated[float, Field(ge=0.25, le=4)]], Field(min_length=1, max_length=100)] = [1.0]
     """Each speed other than 1.0 makes a copy of every speaker, taken for another speaker."""
-    per_epoch: PositiveInt | None = None
+    per_epoch: Count | None = None
     """Crops in an epoch, of all processes together; null: as many as cover all speech once."""
     balance: Fraction = 1.0
     """1: every speaker is drawn equally often; 0: every second of speech is; or between."""
+
+    @field_validator("speeds")
+    @classmethod
+    def _different(cls, value: list[float]) -> list[float]:
+        if len(set(value)) < len(value):
+            raise ValueError(f"is {value}; expected different speeds, for each makes its own speakers")
+        return value
 
 
 class Augmentation(Section):
     """What is done to a crop, drawn anew for each; see `voxnest.corpora.augmentation.Augmentation`."""
 
-    noise: list[Path] = []
+    noise: list[SafePath] = []
     """Noise recordings or folders of them."""
     noise_snr: Range = (5.0, 25.0)
     """Signal-to-noise ratio in dB of recorded and coloured noise, drawn from this range."""
     noise_probability: Fraction = 0.5
     """Share of crops that get noise."""
-    noise_kinds: dict[Literal["files", "coloured", "babble"], NonNegative] | None = None
+    noise_kinds: dict[Literal["files", "coloured", "babble"], Weight] | None = None
     """Weights of the kinds; null: files (coloured if there are none) 1, babble of other speakers 0.5."""
     babble_snr: Range = (13.0, 20.0)
-    babble_speakers: tuple[PositiveInt, PositiveInt] = (3, 7)
-    rirs: list[Path] = []
+    babble_speakers: Annotated[tuple[Voices, Voices], AfterValidator(_ascending)] = (3, 7)
+    rirs: list[SafePath] = []
     """Room impulse responses or folders of them; none: synthetic rooms."""
-    rt60: Range = (0.1, 0.7)
+    rt60: Annotated[tuple[Reverberation, Reverberation], AfterValidator(_ascending)] = (0.1, 0.7)
     """Reverberation time in seconds of the synthetic rooms."""
     direct_to_reverberant: Range = (-3.0, 12.0)
     """Energy ratio in dB of the synthetic rooms."""
@@ -120,20 +143,37 @@ class Augmentation(Section):
     """Share of crops that go through a telephone line."""
     volume_db: Range = (-6.0, 6.0)
     """Gain in dB, drawn from this range."""
-    noise_cache_gb: NonNegative = 1.0
+    noise_cache_gb: Gigabytes = 1.0
     """Memory for noise recordings."""
-    ramp_epochs: Range = (0.0, 0.0)
+    ramp_epochs: Annotated[tuple[Weight, Weight], AfterValidator(_ascending)] = (0.0, 0.0)
     """The probabilities grow from 0 to their full size between these epochs: clean speech is learnt first."""
+
+    @model_validator(mode="after")
+    def _some_kind(self) -> "Augmentation":
+        kinds = self.noise_kinds
+        if kinds is not None and not any(kinds.values()):
+            raise ValueError("has noise_kinds of no weight; expected one above 0")
+        if kinds and kinds.get("files") and not self.noise:
+            raise ValueError("has files among noise_kinds and no noise; expected recordings as noise")
+        return self
 
 
 class Model(Section):
     """The encoder to train; see `voxnest models`."""
 
     name: str = "redimnet-b0"
-    dims: Annotated[list[PositiveInt], Field(min_length=1)] | None = None
+    dims: Annotated[list[Annotated[int, Field(ge=1, le=65536)]], Field(min_length=1)] | None = None
     """Sizes of embedding, each a prefix of the largest; null: as the registry has it."""
     overrides: dict[str, Any] = {}
     """Settings that replace the registry's."""
+
+    @field_validator("overrides")
+    @classmethod
+    def _other(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for key in ("name", "dims"):
+            if key in value:
+                raise ValueError(f"has {key}; expected it as model.{key}")
+        return value
 
 
 class Loss(Section):
@@ -146,26 +186,33 @@ class Loss(Section):
     """The margin before it grows."""
     margin_ramp: Annotated[tuple[Fraction, Fraction], AfterValidator(_ascending)] = (0.0, 0.5)
     """The margin grows from `margin_start` to `margin` between these fractions of the training."""
-    scale: PositiveFloat = 30.0
+    scale: Annotated[float, Field(gt=0, le=1000)] = 30.0
     easy_margin: bool = False
-    sub_centers: PositiveInt = 3
+    sub_centers: Annotated[int, Field(ge=1, le=100)] = 3
     """Centers per speaker, for `kind: subcenter`."""
-    dim_weights: list[NonNegative] | None = None
+    dim_weights: list[Weight] | None = None
     """How much each prefix counts, in the order of the dims; null: all the same."""
-    dim_margins: list[NonNegative] | None = None
+    dim_margins: list[Fraction] | None = None
     """How much of the margin is asked of each prefix; null: all from 64 numbers on, half at 32, none up to 16."""
+
+    @field_validator("dim_weights")
+    @classmethod
+    def _some(cls, value: list[float] | None) -> list[float] | None:
+        if value is not None and not any(value):
+            raise ValueError(f"is {value}; expected one above 0")
+        return value
 
 
 class Optimizer(Section):
     """AdamW, SGD, or Muon for matrices and AdamW for the rest. One-dimensional weights are never decayed."""
 
     name: Literal["adamw", "sgd", "muon"] = "adamw"
-    lr: PositiveFloat = 1e-3
+    lr: Annotated[float, Field(gt=0, le=100)] = 1e-3
     """The highest learning rate."""
-    weight_decay: NonNegative = 0.05
-    betas: tuple[Fraction, Fraction] = (0.9, 0.98)
+    weight_decay: Annotated[float, Field(ge=0, le=100)] = 0.05
+    betas: tuple[BelowOne, BelowOne] = (0.9, 0.98)
     """For adamw, and what muon leaves to it."""
-    momentum: Fraction = 0.9
+    momentum: BelowOne = 0.9
     """For sgd (Nesterov)."""
 
 
@@ -185,37 +232,39 @@ class Trainer(Section):
     end; 20 epochs if none is set. `max_minutes` counts training and validation, over interruptions.
     """
 
-    max_steps: PositiveInt | None = None
-    max_epochs: PositiveInt | None = None
-    max_minutes: PositiveFloat | None = None
+    max_steps: Count | None = None
+    max_epochs: Count | None = None
+    max_minutes: Minutes | None = None
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"] = "auto"
-    devices: Annotated[int, Field(ge=-1)] | list[Annotated[int, Field(ge=0)]] | Literal["auto"] = "auto"
+    devices: Annotated[int, Field(ge=-1, le=1024)] | list[Annotated[int, Field(ge=0, le=1023)]] | Literal["auto"] = (
+        "auto"
+    )
     """How many processes on each node; "auto": one on a CPU, one per GPU."""
-    num_nodes: PositiveInt = 1
+    num_nodes: Annotated[int, Field(ge=1, le=10**5)] = 1
     strategy: str = "auto"
     precision: Annotated[Literal["32", "bf16-mixed", "16-mixed"], BeforeValidator(str)] = "32"
     """A loss or gradient that is not finite stops the run; in 16-mixed, gradients that overflow are skipped."""
-    accumulate: PositiveInt = 1
+    accumulate: Annotated[int, Field(ge=1, le=10**6)] = 1
     """Batches per optimizer step."""
-    clip: NonNegative = 5.0
+    clip: Weight = 5.0
     """Largest norm of the gradient; 0: no limit."""
     compile: bool = False
     """Compile the encoder: minutes at the start, faster steps after."""
-    val_every_steps: PositiveInt = 1000
+    val_every_steps: Count = 1000
     """Steps between validations; there is always one at the end."""
-    log_every_steps: PositiveInt = 10
-    save_every_minutes: PositiveFloat = 10.0
+    log_every_steps: Count = 10
+    save_every_minutes: Minutes = 10.0
     """A resumable checkpoint is written this often, and after each validation."""
 
 
 class Stages(Section):
     """Freeze then unfreeze: train the head and the classes alone at first, everything later."""
 
-    frozen_steps: Annotated[int, Field(ge=0)] = 0
+    frozen_steps: Annotated[int, Field(ge=0, le=10**9)] = 0
     """All but the head is frozen for so many steps, batch-norm statistics too."""
     projection_only: bool = False
     """All but the head is frozen all the way."""
-    backbone_lr: NonNegative = 1.0
+    backbone_lr: Annotated[float, Field(ge=0, le=100)] = 1.0
     """Learning rate of all but the head, as a fraction of `optimizer.lr`."""
 
     @model_validator(mode="after")
@@ -229,7 +278,7 @@ class TrainingConfig(Section):
     """A training run. Paths are relative to the current folder."""
 
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    output: Path | None = None
+    output: SafePath | None = None
     """The run folder; null: `runs/<name of the configuration file>`."""
     data: Data
     crops: Crops = Crops()
@@ -240,10 +289,10 @@ class TrainingConfig(Section):
     schedule: Schedule = Schedule()
     trainer: Trainer = Trainer()
     stages: Stages = Stages()
-    init_from: Path | None = None
+    init_from: SafePath | None = None
     """An encoder (.safetensors) whose weights to start from, its head too: prefixes are those of its embedding, what
     goes beyond it starts at zero. Classes start at its mean embeddings of their speech."""
-    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    ema: BelowOne = 0.0
     """Decay of a moving average of the weights, which is then validated and exported; 0: off."""
-    best_dim: PositiveInt | None = None
+    best_dim: Count | None = None
     """The embedding size whose equal error rate decides which checkpoint is best; null: the largest."""

@@ -4,40 +4,30 @@ from __future__ import annotations
 
 import math
 import os
-import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as L
-import numpy as np
-import soundfile
 import torch
 from torch.utils.data import DataLoader
 
-from voxnest.audio import SAMPLE_RATE, read_audio
 from voxnest.corpora.augmentation import Augmentation
 from voxnest.corpora.crops import CropDataset
 from voxnest.corpora.loading import CropLoader, make_loader
-from voxnest.corpora.manifest import Utterance, is_manifest, read_manifest
-from voxnest.corpora.prepare import prepare
-from voxnest.errors import AudioError, CorpusError
-from voxnest.evaluation.trials import (
-    Trial,
-    check_recordings,
-    find_root,
-    make_trials,
-    read_trials,
-    write_trials,
-)
-from voxnest.files import atomic_write
-from voxnest.training.config import DEFAULT_EPOCHS, DEFAULT_HELD_OUT_SPEAKERS, Crops, TrainingConfig
+from voxnest.corpora.manifest import Utterance, check_files, is_manifest, missing_files, read_manifest
+from voxnest.corpora.prepare import UNREADABLE, prepare
+from voxnest.errors import CorpusError
+from voxnest.evaluation.trials import Trial, check_recordings, find_root, read_trials
+from voxnest.training.config import DEFAULT_EPOCHS, Crops, TrainingConfig
+from voxnest.training.held_out import check_speakers, split_speakers, write_segments
 from voxnest.training.interruption import StopSignals, WorkerStart
 from voxnest.training.schedules import Limits, duration_at
 
 MOST_WORKERS = 12
-SHORTEST_SEGMENT = 1.0  # seconds
+TOLERATED = 0.01
+"""Share of the recordings of a manifest that may be missing: more, and it is the corpus that is not there."""
 
 
 class SpeakerData(L.LightningDataModule):
@@ -59,6 +49,9 @@ class SpeakerData(L.LightningDataModule):
         trials_root: the folder that their paths are relative to.
         utterances: number of training utterances.
         hours: of training speech.
+        left_out: recordings that could not be read when the corpus was prepared, and where they are listed; None if
+            all could, or the manifest was there.
+        unreadable: recordings found missing or damaged before training, and why.
     """
 
     crops: CropDataset
@@ -79,6 +72,8 @@ class SpeakerData(L.LightningDataModule):
         self.prepare_data_per_node = False
         self.batches_done = 0
         self.utterances, self.hours = 0, 0.0
+        self.left_out: tuple[int, Path] | None = None
+        self.unreadable: dict[Path, str] = {}
 
     @property
     def num_classes(self) -> int:
@@ -106,10 +101,15 @@ class SpeakerData(L.LightningDataModule):
         if not source.exists():
             raise CorpusError(source, "no such folder", "a manifest of `voxnest prepare` or a folder of recordings")
         if self.manifest != source:
-            prepare(source, self.manifest, progress=self.progress)
+            report = prepare(source, self.manifest, progress=self.progress)
+            if report.statistics.unreadable:
+                self.left_out = report.statistics.unreadable, self.manifest / UNREADABLE
+        utterances = read_manifest(self.manifest)
+        if self.manifest == source:
+            self._check_files(utterances)
         if self.config.data.validation.trials is None and not self._held_out_trials.exists():
-            _, held_out = self._split(read_manifest(self.manifest))
-            self._write_segments(held_out)
+            _, held_out = split_speakers(utterances, self.config)
+            self.unreadable |= write_segments(held_out, self._held_out_trials, self.config)
 
     def setup(self, stage: str) -> None:
         """Read manifest and trials, and make the crops.
@@ -122,12 +122,12 @@ class SpeakerData(L.LightningDataModule):
         assert self.trainer is not None
         config, validation = self.config, self.config.data.validation
         utterances = read_manifest(self.manifest)
-        _check_speakers(config.data.train, {utterance.speaker for utterance in utterances})
+        check_speakers(config.data.train, {utterance.speaker for utterance in utterances})
         listed = validation.trials or self._held_out_trials
         self.trials = read_trials(listed)
         if validation.trials is None:
             self.trials_root = listed.parent
-            utterances, _ = self._split(utterances)
+            utterances, _ = split_speakers(utterances, config)
         else:
             self.trials_root = validation.root or find_root(listed, self.trials)
         if self.trainer.is_global_zero:
@@ -176,16 +176,23 @@ class SpeakerData(L.LightningDataModule):
         return Limits(min(steps, default=None), options.max_minutes and options.max_minutes * 60)
 
     def failures_here(self) -> dict[Path, str]:
-        """Files that this process skipped in training, and why."""
-        return self.crops.failures if hasattr(self, "crops") else {}
+        """Files that this process skipped, and why."""
+        return self.unreadable | (self.crops.failures if hasattr(self, "crops") else {})
 
     def failures(self) -> dict[Path, str]:
-        """Files that any process skipped in training, and why; to be called on all processes."""
+        """Files that any process skipped, and why; to be called on all processes."""
         found = [self.failures_here()]
         if self.trainer is not None and self.trainer.world_size > 1:
             found = found * self.trainer.world_size
             torch.distributed.all_gather_object(found, self.failures_here())
         return {path: reason for each in found for path, reason in each.items()}
+
+    def _check_files(self, utterances: Sequence[Utterance]) -> None:
+        """Refuse a manifest whose corpus is gone; note the files that are missing if they are few."""
+        missing = missing_files(utterances)
+        if len(missing) > TOLERATED * len({utterance.path for utterance in utterances}):
+            check_files(utterances, self.manifest)
+        self.unreadable |= dict.fromkeys(missing, "is not there")
 
     def _workers(self, device: str) -> int:
         """Reading processes: by default none (a thread) on a CPU, a share of the cores for a GPU."""
@@ -204,58 +211,6 @@ class SpeakerData(L.LightningDataModule):
     @property
     def _held_out_trials(self) -> Path:
         return self.folder / "validation" / "trials.txt"
-
-    def _split(self, utterances: Sequence[Utterance]) -> tuple[list[Utterance], list[Utterance]]:
-        """Divide into utterances to train on and those of held-out speakers."""
-        count = self.config.data.validation.held_out_speakers or DEFAULT_HELD_OUT_SPEAKERS
-        speakers = sorted({utterance.speaker for utterance in utterances})
-        _check_speakers(self.config.data.train, speakers)
-        if len(speakers) < count + 2:
-            found = f"{len(speakers)} speakers, of whom {count} shall be held out for validation"
-            expected = f"{count + 2} or more; or set data.validation.held_out_speakers or .trials"
-            raise CorpusError(self.config.data.train, found, expected)
-        rng = np.random.default_rng(self.config.seed)
-        chosen = {speakers[number] for number in rng.permutation(len(speakers))[-count:]}
-        parts: tuple[list[Utterance], list[Utterance]] = [], []
-        for utterance in utterances:
-            parts[utterance.speaker in chosen].append(utterance)
-        return parts
-
-    def _write_segments(self, utterances: Sequence[Utterance]) -> None:
-        """Cut recordings of held-out speakers to segments, and make trials of these."""
-        options = self.config.data.validation
-        rng = np.random.default_rng(self.config.seed)
-        by_speaker: dict[str, list[tuple[int, Utterance]]] = {}
-        for number in rng.permutation(len(utterances)):
-            utterance = utterances[number]
-            windows = max(1, int(utterance.duration / options.segment))
-            by_speaker.setdefault(utterance.speaker, []).extend((n, utterance) for n in range(windows))
-        segments = []
-        for index, speaker in enumerate(sorted(by_speaker)):
-            # The first window of every recording, then the second, ...: as many recordings as there are.
-            pieces = sorted(by_speaker[speaker], key=lambda piece: piece[0])
-            name = f"{index:03d}-{re.sub(r'[^A-Za-z0-9_.-]', '_', speaker)}"
-            written = 0
-            for window, utterance in pieces:
-                if written == options.segments_per_speaker:
-                    break
-                start = window * options.segment
-                duration = min(options.segment, utterance.duration - start)
-                try:
-                    audio = read_audio(
-                        utterance.path,
-                        offset=utterance.offset + start,
-                        duration=duration,
-                        min_duration=SHORTEST_SEGMENT,
-                    )
-                except AudioError:
-                    continue  # the corpus has others; make_trials says if none is left
-                path = Path(name, f"{written:04d}.wav")
-                with atomic_write(self._held_out_trials.parent / path) as temporary:
-                    soundfile.write(temporary, audio.samples, SAMPLE_RATE, subtype="PCM_16")
-                segments.append(Utterance(str(path), speaker, utterance.session, path, duration))
-                written += 1
-        write_trials(make_trials(segments, seed=self.config.seed), self._held_out_trials)
 
 
 class BatchStream:
@@ -296,8 +251,3 @@ class BatchStream:
     def _set_epoch(self, epoch: int) -> None:
         self.crops.set_epoch(epoch)
         self.crops.duration = duration_at(epoch, self.options)
-
-
-def _check_speakers(corpus: Path, speakers: Collection[str]) -> None:
-    if len(speakers) < 2:
-        raise CorpusError(corpus, f"only one speaker, {min(speakers)!r}", "two or more speakers")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, NoReturn
 
 from voxnest.files import discard_unfinished
 
@@ -46,7 +48,10 @@ class StopSignals:
     Attributes:
         received: the first signal; 0 if none.
         training: steps are trained; else the run still starts.
+        end_others: ends the processes that were started, before this one is ended hard.
     """
+
+    end_others: Callable[[], None] | None = None
 
     def __init__(self) -> None:
         self.received = 0
@@ -96,6 +101,9 @@ class StopSignals:
         finally:
             self._at_once = False
 
+    def __deepcopy__(self, memo: object) -> StopSignals:
+        return self  # a module that is copied stays in the same process
+
     def _on_signal(self, number: int, frame: object) -> None:
         again, self.received = self.received, self.received or number
         if self._at_once or not self.training:
@@ -109,18 +117,24 @@ class StopSignals:
                 continue
             time.sleep(GRACE)
             if not self.training:
+                if self.end_others:
+                    self.end_others()
                 leave(128 + number[0], "interrupted: the same command continues.")
         listen.close()
 
 
-def leave(status: int, message: str = "") -> None:
+def leave(status: int, message: str = "") -> NoReturn:
     """End the process at once: threads that read or compute are not waited for, what is half written is removed."""
     if message and os.environ.get("LOCAL_RANK", "0") == "0":
         print(message, file=sys.stderr)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    discard_unfinished()
-    os._exit(status)
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        discard_unfinished()
+        for worker in multiprocessing.active_children():
+            worker.kill()
+    finally:
+        os._exit(status)
 
 
 def end_with_parent() -> None:
@@ -142,7 +156,13 @@ class WorkerStart:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         if hasattr(signal, "sigtimedwait"):  # which tells whether it is the parent that wants it to end
             signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        sys.excepthook = self._tell
         _watch(self.parent, hasattr(signal, "sigtimedwait"))
+
+    def _tell(self, *error: Any) -> None:
+        time.sleep(_LOOK)
+        if os.getppid() == self.parent:  # else it is about the pipe to a process that is no more
+            sys.__excepthook__(*error)
 
 
 def _watch(parent: int, hear: bool = False) -> None:

@@ -1,85 +1,22 @@
-"""What a run tells of itself: metrics in a CSV file and in TensorBoard, a progress bar, a summary."""
+"""What a run tells of itself: its values, a progress bar, a summary."""
 
 from __future__ import annotations
 
-import csv
 import time
-from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as L
 from lightning.pytorch.callbacks import ProgressBar
-from lightning.pytorch.loggers.logger import Logger
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
-
-from voxnest.files import atomic_write
 
 if TYPE_CHECKING:
     from voxnest.training.callbacks import RunControl
     from voxnest.training.config import TrainingConfig
     from voxnest.training.data import SpeakerData
     from voxnest.training.module import TrainingModule
-
-
-def metric_names(dims: Sequence[int]) -> list[str]:
-    """The columns of `metrics.csv` for an encoder with these embedding sizes."""
-    losses = [f"loss/{dim}" for dim in dims] if len(dims) > 1 else []
-    rates = [f"eer/{dim}" for dim in dims]
-    training = ["lr", "margin", "grad_norm", "crops_per_second", "data_wait"]
-    return ["step", "epoch", "minutes", "loss", *losses, *training, *rates]
-
-
-class MetricsFile(Logger):
-    """`metrics.csv`, one row for each time that something was logged; a continued run appends.
-
-    Args:
-        path: of the file.
-        columns: of the table, "step" first.
-        step: that the run continues from; rows after it are dropped, for these steps are made again.
-    """
-
-    def __init__(self, path: Path, columns: Sequence[str], step: int = 0) -> None:
-        super().__init__()
-        self.path, self.columns, self.step = path, list(columns), step
-        self._started = False
-
-    @property
-    def name(self) -> str:
-        """Empty: there is one per run."""
-        return ""
-
-    @property
-    def version(self) -> str:
-        """Empty: there is one per run."""
-        return ""
-
-    @rank_zero_only
-    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing: they are in `config.yaml`."""
-
-    @rank_zero_only
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Add a row."""
-        if not self._started:
-            self._start()
-        with self.path.open("a", newline="", encoding="utf-8") as file:
-            csv.DictWriter(file, self.columns, extrasaction="ignore").writerow({**metrics, "step": step})
-
-    def _start(self) -> None:
-        rows: list[dict[str, str]] = []
-        if self.step and self.path.exists():
-            with self.path.open(newline="", encoding="utf-8") as file:
-                rows = [row for row in csv.DictReader(file) if int(row["step"]) <= self.step]
-        with atomic_write(self.path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, self.columns, extrasaction="ignore")
-            writer.writeheader()
-            writer.writerows(rows)
-        self._started = True
 
 
 class MetricsLog(L.Callback):
@@ -94,11 +31,13 @@ class MetricsLog(L.Callback):
 
     Attributes:
         latest: the values that were logged last.
+        logged: the step whose training values they are.
     """
 
     def __init__(self, config: TrainingConfig, control: RunControl) -> None:
         self.config, self.control = config, control
         self.latest: dict[str, float] = {}
+        self.logged = 0
         self._step = -1
         self._crops = 0
         self._waited = 0.0
@@ -148,6 +87,7 @@ class MetricsLog(L.Callback):
         values["crops_per_second"] = self._crops / (now - self._started)
         values["data_wait"] = self._waited / (now - self._started)
         self._write(trainer, values)
+        self.logged = self._step
         self._restart()
 
     def _write(self, trainer: L.Trainer, values: dict[str, float]) -> None:
@@ -179,7 +119,7 @@ class Display(ProgressBar):
         self._enabled = True
         self._progress: Progress | None = None
         self._task = TaskID(0)
-        self._logged: dict[str, float] = {}
+        self._printed = 0
 
     def disable(self) -> None:
         """Show nothing: on all processes but the first."""
@@ -246,7 +186,7 @@ class Display(ProgressBar):
 
     def _show(self, trainer: L.Trainer) -> None:
         values = self.log_values.latest
-        if not self._enabled or (self._progress is None and values == self._logged):
+        if not self._enabled or (self._progress is None and self.log_values.logged == self._printed):
             return
         total = f"/{self.control.limits.steps}" if self.control.limits.steps else ""
         parts = [f"step {trainer.global_step}{total}"]
@@ -260,12 +200,13 @@ class Display(ProgressBar):
             self._move(self.control.fraction, " · ".join(parts))
         else:
             self.console.print(f"{self.control.fraction:4.0%}  " + " · ".join(parts), highlight=False)
-            self._logged = dict(values)
+            self._printed = self.log_values.logged
 
     def _summary(self, trainer: L.Trainer, module: TrainingModule) -> Table:
         data: SpeakerData = trainer.datamodule  # type: ignore[attr-defined]
         config, limits = self.config, self.control.limits
         encoder = module.encoder
+        overrides = " with overrides" if config.model.overrides else ""
         parameters = sum(parameter.numel() for parameter in encoder.parameters())
         dims = ", ".join(map(str, encoder.dims))
         classes = f" · {data.num_classes:,} classes" if len(config.crops.speeds) > 1 else ""
@@ -275,7 +216,7 @@ class Display(ProgressBar):
         processes = f" · {trainer.world_size} processes" if trainer.world_size > 1 else ""
         table = Table.grid(padding=(0, 2))
         rows = {
-            "model": f"{encoder.name} · {parameters / 1e6:.2f} M parameters · {dims}-D",
+            "model": f"{config.model.name}{overrides} · {parameters / 1e6:.2f} M parameters · {dims}-D",
             "corpus": f"{len(data.crops.speakers):,} speakers · {data.utterances:,} utterances · "
             f"{data.hours:.1f} h{classes}",
             "trials": f"{len(data.trials):,}",
@@ -284,6 +225,9 @@ class Display(ProgressBar):
             "device": f"{module.device.type.upper()}{processes} · precision {config.trainer.precision}",
             "run folder": escape(str(config.output)),
         }
+        if data.left_out:
+            count, listed = data.left_out
+            rows["left out"] = f"{count:,} that cannot be read: {escape(str(listed))}"
         for name, text in rows.items():
             table.add_row(f"[bold]{name}", text)
         return table

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,7 @@ _CROPS_OF_A_CLASS = 4  # to begin with its mean
 if TYPE_CHECKING:
     from voxnest.corpora.crops import CropDataset
     from voxnest.models.encoder import SpeakerEncoder
-    from voxnest.training.config import Loss, TrainingConfig
+    from voxnest.training.config import Loss, Model, TrainingConfig
     from voxnest.training.data import SpeakerData
 
 
@@ -47,7 +48,7 @@ def build_encoder(config: TrainingConfig) -> SpeakerEncoder:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        encoder = create_encoder(config.model.name, dims=config.model.dims, **config.model.overrides)
+        encoder = _create(config.model)
     if config.best_dim is not None and config.best_dim not in encoder.dims:
         raise ConfigError("best_dim", str(config.best_dim), f"one of {', '.join(map(str, encoder.dims))}")
     if config.init_from is not None:
@@ -62,6 +63,23 @@ def build_encoder(config: TrainingConfig) -> SpeakerEncoder:
             )
         encoder.load_state_dict({key: found[key] for key in own if key not in unfit}, strict=False)
     return encoder
+
+
+def _create(model: Model) -> SpeakerEncoder:
+    try:
+        return create_encoder(model.name, dims=model.dims, **model.overrides)
+    except ConfigError as error:
+        text = f"{error.subject}: {error.found}".removeprefix(f"{model.name}: ")
+        if error.subject == "model":
+            raise ConfigError("model.name", error.found, error.expected) from error
+        asked = re.match(r"\w+", text)
+        key = next((key for key in model.overrides if asked and key == asked[0]), None)
+        if key is None and model.dims and text.startswith("dims"):
+            raise ConfigError("model.dims", text.removeprefix("dims: "), error.expected) from error
+        text = re.sub(rf"^{key}(: |(?=[=\[]))", "", text) if key else text
+        raise ConfigError(
+            "model.overrides" + (f".{key}" if key else ""), text.removeprefix("="), error.expected
+        ) from error
 
 
 def build_criterion(loss: Loss, dims: tuple[int, ...], num_classes: int) -> MatryoshkaLoss:

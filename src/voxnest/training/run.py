@@ -5,28 +5,31 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import threading
 import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any, NoReturn
 
 import lightning.pytorch as L
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from rich.console import Console
 
 from voxnest.errors import ConfigError, VoxnestError
 from voxnest.training.callbacks import AtomicCheckpointIO, MovingAverage, RunCheckpoints, RunControl
+from voxnest.training.checks import check_durations, check_places, check_trainer
 from voxnest.training.config import TrainingConfig
 from voxnest.training.data import SpeakerData
 from voxnest.training.folder import RunFolder, TrainingResult
 from voxnest.training.interruption import TrainingInterruptedError, end_with_parent
 from voxnest.training.lock import locked
-from voxnest.training.logs import Display, MetricsFile, MetricsLog, metric_names
+from voxnest.training.logs import Display, MetricsLog
+from voxnest.training.metrics import Events, MetricsFile, metric_names
 from voxnest.training.module import TrainingModule
 
 
@@ -83,26 +86,22 @@ def _train(
     console: Console,
     callbacks: Sequence[L.Callback],
 ) -> TrainingResult:
+    check_places(config)
     step = folder.saved_step()
     module = TrainingModule(config)
+    check_durations(config, module.encoder)
     module.stop = control.stop
     log = MetricsLog(config, control)
     display = Display(config, control, log, console)
     data = SpeakerData(config, display.preparing, control.stop)
     checkpoints = RunCheckpoints(config, control)
     average = [MovingAverage(config.ema)] if config.ema else []
-    board = TensorBoardLogger(
-        folder.path,
-        name=None,
-        version="tensorboard",
-        default_hp_metric=False,
-        purge_step=step + 1 if step else None,
-    )
     trainer = _make_trainer(
         config,
         callbacks=[control, *average, log, display, *callbacks, checkpoints],
-        logger=[MetricsFile(folder.metrics, metric_names(module.encoder.dims), step), board],
+        logger=[MetricsFile(folder.metrics, metric_names(module.encoder.dims), step), Events(folder.path, step)],
     )
+    control.stop.end_others = partial(_end_others, trainer)
     if is_first_process():
         folder.describe(config, step)
     unreadable = folder.read_unreadable()
@@ -153,7 +152,7 @@ def _make_trainer(config: TrainingConfig, callbacks: list[L.Callback], logger: l
     if config.stages.frozen_steps and several and strategy in ("auto", "ddp"):
         strategy = "ddp_find_unused_parameters_true"  # those that are frozen at first
     try:
-        return L.Trainer(
+        trainer = L.Trainer(
             accelerator=options.accelerator,
             devices=options.devices,
             num_nodes=options.num_nodes,
@@ -171,17 +170,23 @@ def _make_trainer(config: TrainingConfig, callbacks: list[L.Callback], logger: l
             enable_model_summary=False,
             default_root_dir=config.output,
         )
-    except (MisconfigurationException, ValueError, RuntimeError) as error:
+    except (MisconfigurationException, ValueError, RuntimeError, ImportError) as error:
         raise ConfigError("trainer", " ".join(str(error).split())) from error
+    check_trainer(config, trainer)
+    return trainer
 
 
 def _leave(trainer: L.Trainer, error: Exception) -> NoReturn:
     """Raise an error; of one that all processes have, the first tells and ends the others."""
-    if isinstance(trainer.strategy.launcher, _SubprocessScriptLauncher):
-        trainer.strategy.launcher.kill(signal.SIGKILL)
+    _end_others(trainer)
     if not trainer.is_global_zero:
         time.sleep(10)  # who is still there then is the only one that knows
     raise error
+
+
+def _end_others(trainer: L.Trainer) -> None:
+    if isinstance(trainer.strategy.launcher, _SubprocessScriptLauncher):
+        trainer.strategy.launcher.kill(signal.SIGKILL)
 
 
 @contextmanager
@@ -195,8 +200,11 @@ def _quiet() -> Iterator[None]:
             warnings.filterwarnings("ignore", message)
         for logger in loggers:
             logger.setLevel(logging.ERROR)
+        hook = threading.excepthook
+        threading.excepthook = lambda args: None if issubclass(args.exc_type, OSError) else hook(args)  # TensorBoard's
         try:
             yield
         finally:
+            threading.excepthook = hook
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)

@@ -33,6 +33,8 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, "a key that is no word", key.start_mark)
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} twice", key.start_mark)
             seen.add(key.value)
@@ -61,10 +63,10 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainingConf
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except OSError as error:
         raise ConfigError(path, f"cannot be read: {error.strerror}", "a YAML file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except _NOT_YAML as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else path
-        raise ConfigError(where, f"not YAML: {getattr(error, 'problem', error)}", "key: value") from error
+        raise ConfigError(where, f"not YAML: {_reason(error)}", "key: value") from error
     if not isinstance(content, dict):
         raise ConfigError(path, "empty" if content is None else f"a {type(content).__name__}", "keys and values")
     sources: dict[str, str] = {}
@@ -78,6 +80,26 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainingConf
     if config.output is None:
         config.output = Path("runs") / path.stem
     return config
+
+
+def locate(error: ConfigError, path: str | Path, overrides: Sequence[str] = ()) -> ConfigError:
+    """Say where a setting comes from that an error is about: the override, or the file.
+
+    Args:
+        error: of what was made of a configuration; its subject may be a key, or the last word of one.
+        path: of the configuration.
+        overrides: of it.
+
+    Returns:
+        An error about the override or the file, or the same one if it is about something else.
+    """
+    named = [key for key in known_keys() if error.subject in (key, key.rpartition(".")[2])]
+    key = error.subject if error.subject.startswith("model.overrides") else next(iter(named), None)
+    if key is None:
+        return error
+    asked = ((override.partition("=")[0].strip(), override) for override in reversed(overrides))
+    where = next((text for at, text in asked if f"{key}.".startswith(f"{at}.") or at.startswith(f"{key}.")), path)
+    return ConfigError(where, f"{key}: {error.found}", error.expected)
 
 
 def dump_config(config: TrainingConfig, path: str | Path) -> None:
@@ -104,15 +126,31 @@ def known_keys(section: type[BaseModel] = TrainingConfig, prefix: str = "") -> I
             yield from known_keys(field.annotation, f"{prefix}{name}.")
 
 
+_NOT_YAML = (yaml.YAMLError, ValueError, RecursionError)
+"""What the parser raises: ValueError for a date or a number that cannot be; and for brackets without end."""
+
+
+def _reason(error: Exception) -> str:
+    text = getattr(error, "problem", None) or str(error).splitlines()[0]
+    return "too deep" if isinstance(error, RecursionError) else text
+
+
+def _shorten(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:60]}...{text[-10:]}"
+
+
 def _apply(content: dict[str, Any], override: str) -> str:
     key, equals, text = override.partition("=")
     key = key.strip()
-    if not equals or not key:
+    if not equals and Path(key).suffix in (".yaml", ".yml"):
+        raise ConfigError(override, "a second configuration", "one file, then key=value")
+    if not equals or not all(key.split(".")):
         raise ConfigError(override, "not an override", "key=value, such as optimizer.lr=0.002")
     try:
         value = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise ConfigError(override, f"{text!r} is not a YAML value", "a number, a word, [a, list]") from error
+    except _NOT_YAML as error:
+        raise ConfigError(override, f"{_shorten(text)} is not a YAML value", "a number, a word, [a, list]") from error
     *sections, last = key.split(".")
     for depth, section in enumerate(sections, start=1):
         inner = content.get(section)
@@ -137,7 +175,8 @@ def _explain(error: ValidationError, path: Path, sources: dict[str, str]) -> Con
     override = override or next((text for at, text in sources.items() if at.startswith(f"{key}.")), None)
     subject = override or path
     if first["type"] == "extra_forbidden":
-        return ConfigError(subject, f"unknown key {key!r}", _nearest(key))
+        asked = next((at for at in sources if at.startswith(f"{key}.")), key)
+        return ConfigError(subject, f"unknown key {asked!r}", _nearest(asked))
     if first["type"] == "missing":
         return ConfigError(subject, f"{key!r} is missing", f"{key}: VALUE")
     if first["type"] == "value_error":
@@ -145,9 +184,9 @@ def _explain(error: ValidationError, path: Path, sources: dict[str, str]) -> Con
         return ConfigError(subject, f"{key} {found}".lstrip(), expected)
     same = [finding["msg"] for finding in findings if _longest_key(finding["loc"], known) == key]
     if first["type"] == "model_type":
-        return ConfigError(subject, f"{key} is {first['input']!r}", "keys and values below it")
+        return ConfigError(subject, f"{key} is {_shorten(first['input'])}", "keys and values below it")
     wanted = dict.fromkeys(message.removeprefix("Input should be ") for message in same)
-    return ConfigError(subject, f"{key} is {first['input']!r}", " or ".join(wanted))
+    return ConfigError(subject, f"{key} is {_shorten(first['input'])}", " or ".join(wanted))
 
 
 def _longest_key(loc: Sequence[int | str], known: set[str]) -> str:

@@ -1,0 +1,100 @@
+"""Speakers that are held out of training, and the trials that are made of their recordings."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from voxnest.audio import SAMPLE_RATE, read_audio
+from voxnest.corpora.manifest import Utterance
+from voxnest.errors import AudioError, CorpusError
+from voxnest.evaluation.trials import make_trials, write_trials
+from voxnest.files import atomic_write
+from voxnest.training.config import DEFAULT_HELD_OUT_SPEAKERS, SHORTEST_SEGMENT, TrainingConfig
+from voxnest.training.folder import writing
+
+
+def check_speakers(corpus: Path, speakers: Collection[str]) -> None:
+    """Raise `CorpusError` for a corpus of one speaker."""
+    if len(speakers) < 2:
+        raise CorpusError(corpus, f"only one speaker, {min(speakers)!r}", "two or more speakers")
+
+
+def split_speakers(utterances: Sequence[Utterance], config: TrainingConfig) -> tuple[list[Utterance], list[Utterance]]:
+    """Divide into utterances to train on and those of speakers that are held out.
+
+    Raises:
+        CorpusError: there are not enough speakers.
+    """
+    count = config.data.validation.held_out_speakers or DEFAULT_HELD_OUT_SPEAKERS
+    speakers = sorted({utterance.speaker for utterance in utterances})
+    check_speakers(config.data.train, speakers)
+    if len(speakers) < count + 2:
+        found = f"{len(speakers)} speakers, of whom {count} shall be held out for validation"
+        expected = f"{count + 2} or more; or set data.validation.held_out_speakers or .trials"
+        raise CorpusError(config.data.train, found, expected)
+    rng = np.random.default_rng(config.seed)
+    chosen = {speakers[number] for number in rng.permutation(len(speakers))[-count:]}
+    parts: tuple[list[Utterance], list[Utterance]] = [], []
+    for utterance in utterances:
+        parts[utterance.speaker in chosen].append(utterance)
+    return parts
+
+
+def write_segments(utterances: Sequence[Utterance], trials: Path, config: TrainingConfig) -> dict[Path, str]:
+    """Cut recordings of held-out speakers to segments in the folder of `trials`, and make trials of these.
+
+    Returns:
+        The recordings that could not be read, whole or in part, and why.
+
+    Raises:
+        TrainingError: the files cannot be written.
+        TrialError: too little is left to make trials.
+    """
+    options = config.data.validation
+    unreadable: dict[Path, str] = {}
+    rng = np.random.default_rng(config.seed)
+    by_speaker: dict[str, list[tuple[int, Utterance]]] = {}
+    for number in rng.permutation(len(utterances)):
+        utterance = utterances[number]
+        windows = max(1, int(utterance.duration / options.segment))
+        by_speaker.setdefault(utterance.speaker, []).extend((n, utterance) for n in range(windows))
+    segments = []
+    for index, speaker in enumerate(sorted(by_speaker)):
+        # The first window of every recording, then the second, ...: as many recordings as there are.
+        pieces = sorted(by_speaker[speaker], key=lambda piece: piece[0])
+        name = f"{index:03d}-{re.sub(r'[^A-Za-z0-9_.-]', '_', speaker)}"
+        written = 0
+        for window, utterance in pieces:
+            if written == options.segments_per_speaker:
+                break
+            start = window * options.segment
+            duration = min(options.segment, utterance.duration - start)
+            if duration < SHORTEST_SEGMENT:
+                continue
+            try:
+                audio = read_audio(
+                    utterance.path, offset=utterance.offset + start, duration=duration, min_duration=SHORTEST_SEGMENT
+                )
+            except AudioError as error:
+                unreadable.setdefault(utterance.path, error.found)
+                continue
+            path = Path(name, f"{written:04d}.wav")
+            _write_wav(trials.parent / path, audio.samples)
+            segments.append(Utterance(str(path), speaker, utterance.session, path, duration))
+            written += 1
+    with writing(trials):
+        write_trials(make_trials(segments, seed=config.seed), trials)
+    return unreadable
+
+
+def _write_wav(path: Path, samples: np.ndarray) -> None:
+    buffer = io.BytesIO()  # soundfile does not tell why it could not write
+    soundfile.write(buffer, samples, SAMPLE_RATE, format="WAV", subtype="PCM_16")
+    with writing(path), atomic_write(path) as temporary:
+        temporary.write_bytes(buffer.getvalue())
