@@ -160,7 +160,7 @@ def _load(
         find_release(str(source))  # tells which names there are
     for is_kind, read in _DIRECTORIES:
         if is_kind(source):
-            with about(source):
+            with about(source, "a model directory of wespeaker or SpeechBrain"):
                 return read(Path(source))
     path = _file_in(source)
     if train_type or dataset:
