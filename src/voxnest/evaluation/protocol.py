@@ -64,7 +64,7 @@ def evaluate(
         AudioError: a recording that cannot be used.
         CheckpointError: an encoder whose embeddings are not finite.
 
-    Example:
+    Examples:
         >>> report = evaluate(load_encoder("model.safetensors"), "veri_test2.txt", "voxceleb1/wav")
         >>> report.dims[64].eer
         0.0168

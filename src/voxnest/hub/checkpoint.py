@@ -135,7 +135,7 @@ def load_encoder(
             or are not finite, or it cannot be downloaded.
         ConfigError: if no such weights are published (it lists those that are), or the device is not there.
 
-    Example:
+    Examples:
         >>> encoder = load_encoder()
         >>> encoder = load_encoder("redimnet-b2")
         >>> encoder = load_encoder("redimnet-m", train_type="ptn", dataset="vb2")

@@ -69,7 +69,7 @@ def verify(
         ConfigError: the encoder was not trained for `dim`, or the threshold is not in [-1, 1].
         CheckpointError: the encoder gives embeddings that are not finite.
 
-    Example:
+    Examples:
         >>> verify(load_encoder("model.safetensors"), "monday.wav", "friday.m4a").same
         True
     """
