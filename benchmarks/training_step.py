@@ -22,9 +22,9 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
+from voxnest.foreign.redimnet import from_official
 from voxnest.frontends import mel_filters
 from voxnest.losses import AAMSoftmax
-from voxnest.models.redimnet_official import from_official
 
 # ReDimNet b0 as wespeaker publishes it, with the official analysis hop.
 B0 = {

@@ -10,6 +10,7 @@ from torch import Tensor
 
 import golden_files
 from voxnest.errors import AudioError, CheckpointError, ConfigError
+from voxnest.foreign.campplus import from_3dspeaker, from_official, translate_key
 from voxnest.models.campplus import (
     CAMPPlusConfig,
     ContextMask,
@@ -17,11 +18,10 @@ from voxnest.models.campplus import (
     NormReLU,
     build,
 )
-from voxnest.models.campplus_official import from_3dspeaker, from_official, translate_key
-from voxnest.models.cards.campplus import CARDS
-from voxnest.models.counting import count_macs, count_parameters
 from voxnest.models.encoder import SpeakerEncoder
 from voxnest.models.pooling import TemporalStatisticsPooling
+from voxnest.zoo.cards.campplus import CARDS
+from voxnest.zoo.counting import count_macs, count_parameters
 
 SMALL: dict[str, Any] = {"bins": 24, "channels": 16, "growth": 8, "bottleneck": 2, "layers": (2, 3, 2), "dims": (16,)}
 

@@ -276,7 +276,7 @@ def test_ctrl_c_in_a_long_recording_ends_soon_and_leaves_nothing(folder: Path, t
         for _ in range(180):
             file.write(noise)
     code = (
-        "from voxnest.inference import extract; from voxnest.cli.main import main\n"
+        "from voxnest.inference import embedding as extract; from voxnest.cli.main import main\n"
         "read = extract.read_audio\n"
         "extract.read_audio = lambda *a, **k: print('reading', flush=True) or read(*a, **k)\n"
         "main()"

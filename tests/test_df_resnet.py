@@ -7,10 +7,11 @@ import torch
 
 import golden_files
 from voxnest.errors import AudioError, CheckpointError, ConfigError
-from voxnest.models.cards.df_resnet import CARDS
-from voxnest.models.counting import count_macs, count_parameters
-from voxnest.models.df_resnet import SIZES, build, from_official
+from voxnest.foreign.df_resnet import from_official
+from voxnest.models.df_resnet import build
 from voxnest.models.encoder import SpeakerEncoder
+from voxnest.zoo.cards.df_resnet import CARDS, SIZES
+from voxnest.zoo.counting import count_macs, count_parameters
 
 
 def small(**settings: object) -> SpeakerEncoder:

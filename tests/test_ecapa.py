@@ -11,11 +11,11 @@ from torch.nn import functional as F
 import golden_files
 from voxnest import load_encoder
 from voxnest.errors import AudioError, CheckpointError, ConfigError
+from voxnest.foreign.ecapa import from_official, from_speechbrain, read_hyperparameters
 from voxnest.frontends.speechbrain import SpeechBrainFbank
-from voxnest.models.cards.ecapa import CARDS
-from voxnest.models.counting import count_parameters
 from voxnest.models.ecapa import ECAPAConfig, build
-from voxnest.models.ecapa_official import from_official, from_speechbrain, read_hyperparameters
+from voxnest.zoo.cards.ecapa import CARDS
+from voxnest.zoo.counting import count_parameters
 
 SMALL: dict[str, Any] = {"bins": 20, "channels": 32, "out_channels": 48, "scale": 4, "se_channels": 8, "dims": (16,)}
 SMALL_SPEECHBRAIN: dict[str, Any] = {

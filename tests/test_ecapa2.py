@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from voxnest.errors import AudioError, ConfigError
-from voxnest.models.cards.ecapa import CARDS
-from voxnest.models.counting import count_parameters
 from voxnest.models.ecapa2 import ECAPA2, ECAPA2Config, LocalBlock, build
+from voxnest.zoo.cards.ecapa import CARDS
+from voxnest.zoo.counting import count_parameters
 
 SMALL: dict[str, Any] = {
     "bins": 16,

@@ -10,11 +10,11 @@ from torch import Tensor
 
 import golden_files
 from voxnest.errors import AudioError, CheckpointError, ConfigError
-from voxnest.models.cards.eres2net import CARDS
-from voxnest.models.counting import count_macs, count_parameters
+from voxnest.foreign.eres2net import from_3dspeaker, from_official
 from voxnest.models.encoder import SpeakerEncoder
-from voxnest.models.eres2net import SIZES, AttentionalFusion, ERes2NetBlock, ERes2NetConfig, build
-from voxnest.models.eres2net_official import from_3dspeaker, from_official
+from voxnest.models.eres2net import AttentionalFusion, ERes2NetBlock, ERes2NetConfig, build
+from voxnest.zoo.cards.eres2net import CARDS, SIZES
+from voxnest.zoo.counting import count_macs, count_parameters
 
 # Made from the references as they are published, some in a smaller size.
 GOLDEN = ["eres2net-base", "eres2net-aug-small", "eres2netv2-small"]

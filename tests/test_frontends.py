@@ -20,7 +20,7 @@ from voxnest.frontends import (
     create_frontend,
     mel_filters,
 )
-from voxnest.models.registry import create_encoder
+from voxnest.zoo.registry import create_encoder
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from release_server import ReleaseServer, official, serve
 from voxnest import create_encoder, load_encoder, save_encoder
 from voxnest.cli import app, main
 from voxnest.errors import CheckpointError, ConfigError
+from voxnest.foreign.conversion import _infer, recognise
 from voxnest.hub import convert, find_release
-from voxnest.hub.conversion import _infer, recognise
 from voxnest.hub.download import file_digest
 from voxnest.hub.releases import RELEASES
 from voxnest.models.encoder import SpeakerEncoder
@@ -117,7 +117,7 @@ def test_the_two_families_are_told_apart(shared: Path) -> None:
 
 
 def test_redimnet2_files_load_too(shared: Path, tmp_path: Path) -> None:
-    pytest.importorskip("voxnest.models.redimnet2_official")
+    pytest.importorskip("voxnest.foreign.redimnet2")
     source = shared / "parity" / "redimnet2-b0.json.gz"
     official(tmp_path / "b0-vox2-lm.pt", source)
     encoder = load_encoder(tmp_path / "b0-vox2-lm.pt")

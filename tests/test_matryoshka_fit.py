@@ -12,7 +12,7 @@ from tones import ToneEncoder, make_corpus
 from voxnest import create_encoder, load_encoder, read_audio, save_encoder
 from voxnest.cli.app import app
 from voxnest.cli.main import run
-from voxnest.corpora.reading import read_corpus
+from voxnest.corpora.utterances import read_corpus
 from voxnest.errors import CheckpointError, CorpusError
 from voxnest.hub.checkpoint import read_metadata
 from voxnest.matryoshka.fit import draw, embed_pieces, fit

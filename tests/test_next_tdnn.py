@@ -8,10 +8,11 @@ import torch
 
 import golden_files
 from voxnest.errors import AudioError, CheckpointError, ConfigError
-from voxnest.models.cards.next_tdnn import CARDS
-from voxnest.models.counting import TOLERANCE, count_macs, count_parameters
+from voxnest.foreign.next_tdnn import from_official, translate_settings
 from voxnest.models.encoder import SpeakerEncoder
-from voxnest.models.next_tdnn import GlobalResponseNorm, build, from_official, translate_settings
+from voxnest.models.next_tdnn import GlobalResponseNorm, build
+from voxnest.zoo.cards.next_tdnn import CARDS
+from voxnest.zoo.counting import TOLERANCE, count_macs, count_parameters
 
 SMALL: dict[str, Any] = {"bins": 24, "channels": 16, "blocks": (1, 2), "kernel_sizes": (3, 9), "dims": (8, 32)}
 OFFICIAL: dict[str, Any] = {"in_chans": 24, "depths": [1] * 3, "dims": [8] * 3, "kernel_size": 5, "embeding_size": 16}

@@ -9,11 +9,11 @@ import torch
 import golden_files
 from voxnest import create_encoder
 from voxnest.errors import AudioError, CheckpointError, ConfigError
-from voxnest.models.counting import compare_with_published
+from voxnest.foreign.redimnet import backbone_from_official, from_official
 from voxnest.models.pooling import POOLINGS, create_pooling
 from voxnest.models.redimnet import BLOCKS_1D, BLOCKS_2D, ReDimNet, ReDimNetConfig
-from voxnest.models.redimnet_official import backbone_from_official, from_official
-from voxnest.models.registry import CARDS, list_models
+from voxnest.zoo.counting import compare_with_published
+from voxnest.zoo.registry import CARDS, list_models
 
 REFERENCES = ["default", "conv", "b0", "b1", "b2", "b3", "b5", "b6"]
 

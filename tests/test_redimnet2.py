@@ -8,11 +8,11 @@ import torch
 
 import golden_files
 from voxnest.errors import AudioError, CheckpointError, ConfigError
+from voxnest.foreign.redimnet2 import from_official, translate_settings
 from voxnest.models.blocks_1d import ACTIVATIONS
 from voxnest.models.encoder import SpeakerEncoder
 from voxnest.models.layers import BLOCKS_2D, GroupNorm
 from voxnest.models.redimnet2 import BLOCKS_1D, ReDimNet2, ReDimNet2Config, build
-from voxnest.models.redimnet2_official import from_official, translate_settings
 
 SMALL: dict[str, Any] = {
     "bins": 24,

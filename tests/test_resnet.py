@@ -7,12 +7,13 @@ import torch
 
 import golden_files
 from voxnest.errors import AudioError, CheckpointError, ConfigError
-from voxnest.models.blocks_2d import BasicBlock, ConvNorm, simam
-from voxnest.models.cards.resnet import CARDS
-from voxnest.models.counting import count_macs, count_parameters
+from voxnest.foreign.resnet import from_official
 from voxnest.models.encoder import SpeakerEncoder
 from voxnest.models.pooling import POOLINGS
-from voxnest.models.resnet import SIZES, build, from_official
+from voxnest.models.resnet import build
+from voxnest.models.resnet_blocks import BasicBlock, ConvNorm, simam
+from voxnest.zoo.cards.resnet import CARDS, SIZES
+from voxnest.zoo.counting import count_macs, count_parameters
 
 
 def small(**settings: object) -> SpeakerEncoder:

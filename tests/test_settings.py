@@ -9,8 +9,8 @@ import torch
 
 from voxnest.errors import ConfigError
 from voxnest.frontends import FRONTENDS, create_frontend
-from voxnest.models.cards import CARDS
-from voxnest.models.registry import create_encoder
+from voxnest.zoo.cards import CARDS
+from voxnest.zoo.registry import create_encoder
 
 ODD: tuple[Any, ...] = (0, -1, 7, 10**9, "wide", None, [], {}, [[7]])
 

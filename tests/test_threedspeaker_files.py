@@ -11,11 +11,12 @@ from torch import Tensor
 import golden_files
 from voxnest import load_encoder
 from voxnest.errors import CheckpointError
-from voxnest.hub.threedspeaker import describe, read_3dspeaker
-from voxnest.models import campplus_official, eres2net_official
-from voxnest.models.eres2net import SIZES, ERes2NetConfig
+from voxnest.foreign import campplus, eres2net
+from voxnest.foreign.threedspeaker import describe, read_3dspeaker
+from voxnest.models.eres2net import ERes2NetConfig
+from voxnest.zoo.cards.eres2net import SIZES
 
-MODULES: dict[str, Any] = {"campplus": campplus_official, **dict.fromkeys(SIZES, eres2net_official)}
+MODULES: dict[str, Any] = {"campplus": campplus, **dict.fromkeys(SIZES, eres2net)}
 
 
 @cache

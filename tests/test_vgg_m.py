@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from voxnest.errors import AudioError, ConfigError
-from voxnest.models.cards.vgg_m import CARDS
-from voxnest.models.counting import count_macs, count_parameters
 from voxnest.models.encoder import SpeakerEncoder
 from voxnest.models.vgg_m import build
+from voxnest.zoo.cards.vgg_m import CARDS
+from voxnest.zoo.counting import count_macs, count_parameters
 
 PAPER = {  # layer: (channels, bins, frames) of its output for 3 s, as table 5 of the paper gives them
     "0": (96, 254, 148),

@@ -12,8 +12,8 @@ from torch import Tensor
 
 import golden_files
 from voxnest.errors import CheckpointError
-from voxnest.hub.wespeaker import CLASSES, is_wespeaker, read_wespeaker
-from voxnest.models import df_resnet, redimnet_official, resnet
+from voxnest.foreign import df_resnet, redimnet, resnet
+from voxnest.foreign.wespeaker import CLASSES, is_wespeaker, read_wespeaker
 
 RESNET = {"feat_dim": 80, "embed_dim": 256, "pooling_func": "TSTP", "two_emb_layer": False}
 
@@ -77,7 +77,7 @@ def test_every_class_of_a_family_here_has_its_own_architecture() -> None:
 def test_wespeaker_s_own_redimnet_is_read_as_the_official_one(
     golden: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(redimnet_official.FRONTENDS, "fbank", "fbank")
+    monkeypatch.setitem(redimnet.FRONTENDS, "fbank", "fbank")
     file = golden_files.read(golden / "redimnet-b1.json.gz")
     official = {k: v for k, v in golden_files.make_state_dict(file).items() if not k.startswith("spec.")}
     without_norm = {k: v for k, v in official.items() if not k.startswith("bn.")}
@@ -92,7 +92,7 @@ def test_wespeaker_s_own_redimnet_is_read_as_the_official_one(
     architecture, config, weights = read_wespeaker(directory)
     assert architecture == "redimnet"
     assert {key: value for key, value in weights.items() if not key.startswith("bn.")}.keys() == without_norm.keys()
-    encoder = redimnet_official.from_official(config, weights)
+    encoder = redimnet.from_official(config, weights)
     assert type(encoder.frontend).__name__ == "KaldiFbank"
     features = torch.randn(1, 72, 30)
     with torch.inference_mode():

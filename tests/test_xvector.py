@@ -9,9 +9,10 @@ from torch.nn import functional as F
 
 import golden_files
 from voxnest.errors import AudioError, CheckpointError, ConfigError
-from voxnest.models.cards.xvector import CARDS
-from voxnest.models.counting import count_macs, count_parameters
-from voxnest.models.xvector import CONTEXTS, build, from_official
+from voxnest.foreign.xvector import from_official
+from voxnest.models.xvector import CONTEXTS, build
+from voxnest.zoo.cards.xvector import CARDS
+from voxnest.zoo.counting import count_macs, count_parameters
 
 SMALL: dict[str, Any] = {"bins": 20, "channels": 16, "out_channels": 24, "dims": (12,)}
 ARGUMENTS = {"feat_dim": 20, "hid_dim": 16, "stats_dim": 24, "embed_dim": 12, "pooling_func": "TSTP"}

@@ -10,16 +10,16 @@ import pytest
 import torch
 from matplotlib.image import imread
 
-from voxnest.models import plots
-from voxnest.models.card import VOX1
-from voxnest.models.counting import KEPT, count_model, count_parameters
-from voxnest.models.registry import CARDS, create_encoder, list_models
+from voxnest.zoo import picture
+from voxnest.zoo.card import VOX1
+from voxnest.zoo.counting import KEPT, count_model, count_parameters
+from voxnest.zoo.registry import CARDS, create_encoder, list_models
 
 PAGE = Path(__file__).parent.parent / "docs" / "zoo.md"
 
 
 def test_picture_holds_every_model_with_rates_on_all_three_lists(tmp_path: Path) -> None:
-    drawn = {point.name: point for point in plots.plot_models(tmp_path / "new" / "zoo.png")}
+    drawn = {point.name: point for point in picture.plot_models(tmp_path / "new" / "zoo.png")}
     published = {
         name
         for name, card in CARDS.items()
@@ -32,10 +32,10 @@ def test_picture_holds_every_model_with_rates_on_all_three_lists(tmp_path: Path)
 
 
 def test_picture_is_a_png_with_colours(tmp_path: Path) -> None:
-    plots.plot_models(tmp_path / "zoo.png")
-    picture = imread(tmp_path / "zoo.png")
-    assert picture.shape[:2] == (1120, 1600)
-    reds = (picture[..., 0] > 0.6) & (picture[..., 1] < 0.3)
+    picture.plot_models(tmp_path / "zoo.png")
+    drawn = imread(tmp_path / "zoo.png")
+    assert drawn.shape[:2] == (1120, 1600)
+    reds = (drawn[..., 0] > 0.6) & (drawn[..., 1] < 0.3)
     assert reds.sum() > 500
 
 

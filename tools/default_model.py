@@ -14,7 +14,7 @@ from pathlib import Path
 from voxnest import load_encoder, save_encoder
 from voxnest.evaluation import evaluate
 from voxnest.hub.checkpoint import DEFAULT_FILE
-from voxnest.models.registry import LEVEL
+from voxnest.zoo.registry import LEVEL
 
 CARD = {
     "data": "271 speakers, 3.1 hours: 251 of LibriSpeech train-clean-100 (one recording of about 14 s each) and 20 of "

@@ -18,10 +18,10 @@ from pathlib import Path
 import torch
 
 from voxnest.files import atomic_write
-from voxnest.models.card import VOX1
-from voxnest.models.counting import KEPT, count_model, kept_counts
-from voxnest.models.plots import plot_models
-from voxnest.models.registry import CARDS, create_encoder
+from voxnest.zoo.card import VOX1
+from voxnest.zoo.counting import KEPT, count_model, kept_counts
+from voxnest.zoo.picture import plot_models
+from voxnest.zoo.registry import CARDS, create_encoder
 
 DOCS = Path(__file__).parent.parent / "docs"
 SECONDS = 3.0

@@ -9,8 +9,8 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "SpeakerEncoder": "voxnest.models.encoder",
-    "create_encoder": "voxnest.models.registry",
-    "list_models": "voxnest.models.registry",
+    "create_encoder": "voxnest.zoo.registry",
+    "list_models": "voxnest.zoo.registry",
     "load_encoder": "voxnest.hub.checkpoint",
     "save_encoder": "voxnest.hub.checkpoint",
     "read_audio": "voxnest.audio",

@@ -18,8 +18,9 @@ from voxnest import losses
 from voxnest.audio import SAMPLE_RATE, read_audio
 from voxnest.errors import AudioError, ConfigError, TrialError
 from voxnest.evaluation import Trial, evaluate
+from voxnest.foreign.conversion import convert_mrl
+from voxnest.foreign.redimnet import translate_settings
 from voxnest.hub.checkpoint import load_encoder
-from voxnest.hub.conversion import convert_mrl
 from voxnest.hub.releases import names_release
 from voxnest.inference import embed_files
 from voxnest.matryoshka import loss as matryoshka_loss
@@ -27,7 +28,6 @@ from voxnest.matryoshka.rotation import pca_rotation, with_dims
 from voxnest.models import head
 from voxnest.models.encoder import Lengths, SpeakerEncoder, Waveform
 from voxnest.models.redimnet import build
-from voxnest.models.redimnet_official import translate_settings
 
 Device = str | torch.device
 

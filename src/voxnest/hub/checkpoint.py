@@ -19,17 +19,17 @@ from safetensors.torch import save_file
 
 from voxnest.errors import CheckpointError, ConfigError, one_of
 from voxnest.files import atomic_write
-from voxnest.hub.conversion import convert
+from voxnest.foreign.conversion import convert
+from voxnest.foreign.reading import SUFFIXES, about, is_pytorch_file, read_foreign
+from voxnest.foreign.speechbrain import is_speechbrain, read_speechbrain
+from voxnest.foreign.translation import load_weights
+from voxnest.foreign.wespeaker import is_wespeaker, read_wespeaker
 from voxnest.hub.download import check_digest, fetch
-from voxnest.hub.foreign import SUFFIXES, about, is_pytorch_file, read_foreign
 from voxnest.hub.releases import find_release, names_release, published_models
-from voxnest.hub.speechbrain import is_speechbrain, read_speechbrain
-from voxnest.hub.wespeaker import is_wespeaker, read_wespeaker
 from voxnest.models.device import find_device
 from voxnest.models.encoder import SpeakerEncoder
-from voxnest.models.registry import CARDS, create_encoder
 from voxnest.models.settings import MALFORMED
-from voxnest.models.translation import load_weights
+from voxnest.zoo.registry import CARDS, create_encoder
 
 DEFAULT = "default"
 """The name of the model that comes with voxnest."""

@@ -2,7 +2,7 @@
 
 Source: Wang et al., CAM++: A Fast and Efficient Network for Speaker Verification Using Context-Aware Masking (arXiv
 2303.00332), in the forms of wespeaker and 3D-Speaker (`CAMPPlus`), whose checkpoints
-`voxnest.models.campplus_official` translates.
+`voxnest.foreign.campplus` translates.
 """
 
 import dataclasses
@@ -16,11 +16,11 @@ from torch.nn import functional as F
 
 from voxnest.errors import ConfigError
 from voxnest.frontends import create_frontend
-from voxnest.models.blocks_2d import BasicBlock, ConvNorm, to_frames
 from voxnest.models.encoder import SpeakerEncoder
 from voxnest.models.head import MatryoshkaProjection
 from voxnest.models.layers import BatchNorm, check_frames
 from voxnest.models.pooling import create_pooling
+from voxnest.models.resnet_blocks import BasicBlock, ConvNorm, to_frames
 from voxnest.models.settings import builder
 
 FRONTEND_3DSPEAKER = {"window": "povey", "scale": 1.0}

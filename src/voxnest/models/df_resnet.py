@@ -9,21 +9,19 @@ numbers of parameters come out.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from voxnest.errors import ConfigError
-from voxnest.models.blocks_2d import ConvNorm, InvertedBottleneck, to_frames
 from voxnest.models.encoder import SpeakerEncoder
 from voxnest.models.layers import check_frames
-from voxnest.models.resnet import assemble, translate_key, translate_settings
+from voxnest.models.resnet import assemble
+from voxnest.models.resnet_blocks import ConvNorm, InvertedBottleneck, to_frames
 from voxnest.models.settings import builder
-from voxnest.models.translation import Renames, load_weights
 
 
 @dataclass(frozen=True)
@@ -61,22 +59,6 @@ class DFResNetConfig:
         smallest = math.prod(over_bins for over_bins, _ in self.strides) if self.kernel_size == 2 else 1
         if self.bins < smallest:
             raise ConfigError("bins", str(self.bins), f"at least {smallest}")
-
-
-_PLAIN: dict[str, Any] = {"strides": ((1, 1), (2, 2), (2, 2), (2, 2))}
-_SMALL: dict[str, Any] = {**_PLAIN, "kernel_size": 2}
-
-SIZES: dict[str, dict[str, Any]] = {
-    "df-resnet56": {**_SMALL, "blocks": (3, 3, 9, 3)},
-    "df-resnet110": {**_SMALL, "blocks": (3, 3, 27, 3)},
-    "df-resnet179": {**_PLAIN, "blocks": (3, 8, 45, 3)},
-    "df-resnet233": {**_PLAIN, "blocks": (3, 8, 63, 3)},
-    "gemini-dfresnet60": {"blocks": (3, 3, 9, 3)},
-    "gemini-dfresnet114": {"blocks": (3, 3, 27, 3)},
-    "gemini-dfresnet183": {"blocks": (3, 8, 45, 3)},
-    "gemini-dfresnet237": {"blocks": (3, 8, 63, 3)},
-}
-"""Settings of the published sizes."""
 
 
 class DFResNet(nn.Module):
@@ -130,31 +112,3 @@ def build(name: str, config: DFResNetConfig) -> SpeakerEncoder:
 
 
 # In order; each rule is tried on what the ones before have made of the key.
-_RENAMES: Renames = [
-    (r"^downsample_layers\.0\.", "stem."),
-    (r"^downsample_layers\.(\d)\.", lambda match: f"downsampling.{int(match[1]) - 1}."),
-    (r"^(stem|downsampling\.\d)\.0\.", r"\1.conv."),
-    (r"^(stem|downsampling\.\d)\.1\.", r"\1.norm."),
-    (r"\bconv(\d)\.(?=weight)", r"conv\1.conv."),
-    (r"\bbn(\d)\.", r"conv\1.norm."),
-    (r"^(stem|downsampling|stages)\.", r"backbone.\1."),
-]
-
-
-def from_official(
-    config: Mapping[str, Any], state_dict: Mapping[str, Tensor], name: str = "gemini-dfresnet114"
-) -> SpeakerEncoder:
-    """Build the encoder that a checkpoint of wespeaker's `Gemini_DF_ResNet*` holds, in eval mode.
-
-    Args:
-        config: arguments of wespeaker's function.
-        state_dict: its weights.
-        name: which of `SIZES` it is, and what to call the encoder.
-
-    Raises:
-        ConfigError: for another name, or an argument that is not supported.
-        CheckpointError: if keys are missing or unexpected, or shapes differ; it lists them.
-    """
-    encoder = build(name, translate_settings(config, SIZES, name))
-    load_weights(encoder, name, state_dict, lambda key: translate_key(key, _RENAMES, encoder))
-    return encoder.eval()

@@ -2,7 +2,7 @@
 
 Source: Desplanques et al., ECAPA-TDNN: Emphasized Channel Attention, Propagation and Aggregation in TDNN Based Speaker
 Verification (arXiv 2005.07143), in the forms of wespeaker (`ECAPA_TDNN`) and SpeechBrain (`ECAPA_TDNN`), whose
-checkpoints `voxnest.models.ecapa_official` translates.
+checkpoints `voxnest.foreign.ecapa` translates.
 """
 
 import dataclasses

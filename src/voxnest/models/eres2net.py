@@ -2,7 +2,7 @@
 
 Source: Chen et al., An Enhanced Res2Net with Local and Global Feature Fusion for Speaker Verification (arXiv
 2305.12838), and ERes2NetV2: Boosting Short-Duration Speaker Verification Performance with Computational Efficiency
-(arXiv 2406.02167), in the forms of 3D-Speaker and wespeaker, whose checkpoints `voxnest.models.eres2net_official`
+(arXiv 2406.02167), in the forms of 3D-Speaker and wespeaker, whose checkpoints `voxnest.foreign.eres2net`
 translates.
 """
 
@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from voxnest.errors import ConfigError
-from voxnest.models.blocks_2d import ConvNorm, Residual, to_frames
 from voxnest.models.encoder import SpeakerEncoder
 from voxnest.models.layers import check_frames
 from voxnest.models.resnet import assemble
+from voxnest.models.resnet_blocks import ConvNorm, Residual, to_frames
 from voxnest.models.settings import builder
 
 _STRIDES = (1, 2, 2, 2)
@@ -79,16 +79,6 @@ class ERes2NetConfig:
     def part_channels(self, stage: int) -> int:
         """Channels of one part of a block in a stage (from 0)."""
         return self.channels * 2**stage * self.width // 64
-
-
-SIZES: dict[str, dict[str, Any]] = {
-    "eres2net-base": {},
-    "eres2net-large": {"channels": 64},
-    "eres2net-aug": {"channels": 64, "width": 24, "scale": 3, "expansion": 4},
-    "eres2netv2": {"channels": 64, "width": 26, "fuse_from": 3},
-    "eres2netv2-w24s4ep4": {"channels": 64, "width": 24, "scale": 4, "expansion": 4, "fuse_from": 3},
-}
-"""Settings of the published sizes."""
 
 
 class AttentionalFusion(nn.Module):

@@ -1,7 +1,7 @@
 """ReDimNet2: ReDimNet whose stages may also reduce time.
 
 Source: ReDimNet2: Scaling Speaker Verification via Time-Pooled Dimension Reshaping (arXiv 2603.11841) and its official
-implementation (PalabraAI/redimnet2), whose checkpoints `voxnest.models.redimnet2_official` translates.
+implementation (PalabraAI/redimnet2), whose checkpoints `voxnest.foreign.redimnet2` translates.
 """
 
 import math
