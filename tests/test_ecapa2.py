@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from voxnest import create_encoder
 from voxnest.errors import AudioError, ConfigError
 from voxnest.models.ecapa2 import ECAPA2, ECAPA2Config, LocalBlock, build
 from voxnest.zoo.cards.ecapa import CARDS
@@ -28,7 +29,7 @@ SMALL: dict[str, Any] = {
 
 def test_size_is_within_two_percent_of_the_published_one() -> None:
     card = CARDS["ecapa2"]
-    encoder = card.build("ecapa2", card.settings)
+    encoder = create_encoder("ecapa2")
     assert count_parameters(encoder) / 1e6 == pytest.approx(card.published.parameters, rel=0.02)
     assert card.published.note
     assert encoder.frontend(torch.randn(1, 3200)).shape[1] == encoder.config["bins"]

@@ -27,12 +27,9 @@ from voxnest.matryoshka import loss as matryoshka_loss
 from voxnest.matryoshka.rotation import pca_rotation, with_dims
 from voxnest.models import head
 from voxnest.models.encoder import Lengths, SpeakerEncoder, Waveform
-from voxnest.models.redimnet import build
+from voxnest.models.redimnet import FAMILY
 
 Device = str | torch.device
-
-# A name of the registry for a ReDimNet of any size: all settings are stored with it.
-_ANY_SIZE = "redimnet-m"
 
 
 class MatryoshkaProjection(head.MatryoshkaProjection):
@@ -136,7 +133,7 @@ class ReDimNetMRL(SpeakerEncoder):
 
     def __init__(self, embed_dim: int = 256, mrl_dims: Iterable[int] | None = None, **arguments: Any) -> None:
         settings = {**translate_settings(arguments), "dims": _all_dims(embed_dim, mrl_dims), "out_norm": False}
-        self._take(build(_ANY_SIZE, settings))
+        self._take(FAMILY.build(settings))
 
     @classmethod
     def from_encoder(cls, encoder: SpeakerEncoder) -> Self:
@@ -150,7 +147,7 @@ class ReDimNetMRL(SpeakerEncoder):
         for name in ("norm", "linear", "out_norm"):
             setattr(projection, name, getattr(encoder.head, name))
         parts = encoder.frontend, encoder.backbone, encoder.pooling, projection
-        super().__init__(*parts, name=encoder.name, config=encoder.config)
+        super().__init__(*parts, architecture=encoder.architecture, name=encoder.name, config=encoder.config)
         self.embed_dim, self.mrl_dims = projection.max_embed_dim, projection.mrl_dims
         self.thresholds = dict(encoder.thresholds)
         self.train(encoder.training)

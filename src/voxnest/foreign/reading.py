@@ -16,7 +16,7 @@ from voxnest.foreign.next_tdnn_files import is_next_tdnn, read_next_tdnn
 from voxnest.foreign.pickles import read_pickle
 from voxnest.foreign.threedspeaker import describe
 from voxnest.models.encoder import SpeakerEncoder
-from voxnest.models.settings import MALFORMED
+from voxnest.models.family import MALFORMED
 
 SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
 _EXPECTED = (

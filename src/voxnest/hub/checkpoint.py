@@ -28,8 +28,9 @@ from voxnest.hub.download import check_digest, fetch
 from voxnest.hub.releases import find_release, names_release, published_models
 from voxnest.models.device import find_device
 from voxnest.models.encoder import SpeakerEncoder
-from voxnest.models.settings import MALFORMED
-from voxnest.zoo.registry import CARDS, create_encoder
+from voxnest.models.families import FAMILIES
+from voxnest.models.family import MALFORMED, Family
+from voxnest.zoo.cards import CARDS
 
 DEFAULT = "default"
 """The name of the model that comes with voxnest."""
@@ -54,6 +55,7 @@ def save_encoder(encoder: SpeakerEncoder, path: str | Path, metadata: dict[str, 
     """
     header = {
         "format": _FORMAT,
+        "architecture": encoder.architecture,
         "name": encoder.name,
         "config": encoder.config,
         "thresholds": encoder.thresholds,
@@ -98,6 +100,9 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
         if not isinstance(header.get(key), kind):
             found = f"{key} {reprlib.repr(header[key])}" if key in header else f"no {key}"
             raise CheckpointError(path, f"a description of the model with {found}", _DESCRIPTION)
+    if not isinstance(header.get("architecture", ""), str):
+        found = f"architecture {reprlib.repr(header['architecture'])}"
+        raise CheckpointError(path, f"a description of the model with {found}", _DESCRIPTION)
     for dim, threshold in header["thresholds"].items():
         right = isinstance(threshold, (int, float)) and not isinstance(threshold, bool) and math.isfinite(threshold)
         if not (dim.isdecimal() and right):
@@ -209,17 +214,33 @@ def _nearest(source: str | Path) -> str:
     return f"{near} " if near.endswith("?") else ""
 
 
+def _family(header: dict[str, Any]) -> Family:
+    """What builds the network of a file; older ones tell it by the name of a published size alone."""
+    architecture = header.get("architecture")
+    if architecture is None:
+        if header["name"] not in CARDS:
+            raise ConfigError("model", repr(header["name"]), one_of(header["name"], CARDS))
+        return CARDS[header["name"]].network
+    if architecture not in FAMILIES:
+        raise ConfigError("architecture", repr(architecture), one_of(architecture, FAMILIES))
+    return FAMILIES[architecture]
+
+
 def _read_own(path: Path) -> SpeakerEncoder:
     header = read_metadata(path)
     name: str = header["name"]
     try:
-        # The first files say nothing of a level: their models heard recordings as they are.
-        encoder = create_encoder(name, **{"level": None, **header["config"]})
+        family = _family(header)
+        with torch.device("meta"):  # what is described may be far larger than what is in the file
+            planned = family.build(header["config"], name)
     except (ConfigError, TypeError) as error:
         raise CheckpointError(path, f"describes a model that cannot be built: {error}") from error
     try:
         with safe_open(path, framework="pt") as file:
             weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        shapes = {key: value.shape for key, value in planned.state_dict().items()}
+        fits = all(shapes.get(key) == value.shape for key, value in weights.items())
+        encoder = family.build(header["config"], name) if fits else planned
         load_weights(encoder, name, weights, lambda key: key, lambda value, *_: value)
     except (CheckpointError, SafetensorError, *MALFORMED) as error:
         found = error.found if isinstance(error, CheckpointError) else " ".join(str(error).split())

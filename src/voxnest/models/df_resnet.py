@@ -17,29 +17,25 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from voxnest.errors import ConfigError
-from voxnest.models.encoder import SpeakerEncoder
+from voxnest.models.family import Family, FeatureSettings, Parts
 from voxnest.models.layers import check_frames
-from voxnest.models.resnet import assemble
+from voxnest.models.resnet import around
 from voxnest.models.resnet_blocks import ConvNorm, InvertedBottleneck, to_frames
-from voxnest.models.settings import builder
 
 
-@dataclass(frozen=True)
-class DFResNetConfig:
+@dataclass(frozen=True, kw_only=True)
+class DFResNetConfig(FeatureSettings):
     """What makes one DF-ResNet differ from another. The defaults are those of Gemini DF-ResNet114.
 
     Attributes:
-        bins: of the filter bank.
         channels: of each stage; the stem has as many as the first one.
         blocks: how many each stage has.
         strides: of each stage's down-sampling layer, over bins and frames; (1, 1) for a stage without one.
         kernel_size: of the down-sampling layers, 2 or 3.
         pooling: see `voxnest.models.pooling`.
         hidden_layer: see `voxnest.models.resnet.HiddenLayer`.
-        dims: sizes of the embedding; see `MatryoshkaProjection`.
     """
 
-    bins: int = 80
     channels: Sequence[int] = (32, 64, 128, 256)
     blocks: Sequence[int] = (3, 3, 27, 3)
     strides: Sequence[tuple[int, int]] = ((2, 1), (2, 2), (2, 1), (2, 1))
@@ -88,6 +84,7 @@ class DFResNet(nn.Module):
             bins = bins // over_bins if config.kernel_size == 2 else -(-bins // over_bins)
             channels = width
         shrink = math.prod(over_frames for _, over_frames in config.strides)
+        self.frame_stride = shrink
         self.min_frames = 2 * shrink if config.kernel_size == 2 else shrink + 1
         self.out_channels = channels * bins
 
@@ -101,14 +98,10 @@ class DFResNet(nn.Module):
         return to_frames(x)
 
 
-@builder(DFResNetConfig)
-def build(name: str, config: DFResNetConfig) -> SpeakerEncoder:
-    """A `SpeakerEncoder` with a DF-ResNet backbone.
-
-    Raises:
-        ConfigError: for a setting that is wrong.
-    """
-    return assemble(name, config, DFResNet(config))
+def assemble(config: DFResNetConfig) -> Parts:
+    """The parts of an encoder with a DF-ResNet backbone."""
+    return around(config, DFResNet(config))
 
 
-# In order; each rule is tried on what the ones before have made of the key.
+FAMILY = Family("df-resnet", DFResNetConfig, assemble)
+build = FAMILY.labelled

@@ -4,7 +4,6 @@ Source: Heo et al., NeXt-TDNN (arXiv 2312.08603), and its official implementatio
 checkpoints `from_official` translates.
 """
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,40 +12,31 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from voxnest.errors import ConfigError
-from voxnest.frontends import SpecAugment, create_frontend
 from voxnest.models.attentive_pooling import NormalizedAttentivePooling
-from voxnest.models.encoder import SpeakerEncoder
+from voxnest.models.family import Family, FeatureSettings, Parts
 from voxnest.models.head import MatryoshkaProjection
 from voxnest.models.layers import TimeConv, check_frames
-from voxnest.models.settings import builder
 
 STEM_KERNEL = 4
 """In frames; the stem has no padding, so that this is also the shortest input."""
 
 
-@dataclass(frozen=True)
-class NeXtTDNNConfig:
+@dataclass(frozen=True, kw_only=True)
+class NeXtTDNNConfig(FeatureSettings):
     """What makes one NeXt-TDNN differ from another.
 
     Attributes:
-        bins: mel bins.
         channels: of every block (C in the paper).
         blocks: number of blocks in each stage (B in the paper, in three stages).
         kernel_sizes: in frames, odd; the channels are split among them. The light version has one.
         light: blocks without the pointwise layers around the multi-scale convolution (NeXt-TDNN-l).
-        dims: sizes of the embedding; see `MatryoshkaProjection`.
-        mask_bins: largest number of frequency bins that SpecAugment hides in training; 0 for none.
-        mask_frames: largest number of frames that SpecAugment hides in training; 0 for none.
     """
 
-    bins: int = 80
+    frontend: str = "mel"
     channels: int = 256
     blocks: Sequence[int] = (3, 3, 3)
     kernel_sizes: Sequence[int] = (7, 65)
     light: bool = False
-    dims: Sequence[int] = (192,)
-    mask_bins: int = 0
-    mask_frames: int = 0
 
     def __post_init__(self) -> None:
         if not self.blocks or min(self.blocks) < 1:
@@ -123,6 +113,8 @@ class NeXtBlock(nn.Module):
 class NeXtTDNN(nn.Module):
     """The backbone: features `[batch, bins, frames]` to `[batch, frames - 3, stages * channels]`."""
 
+    min_frames, frame_stride = STEM_KERNEL, 1
+
     def __init__(self, config: NeXtTDNNConfig) -> None:
         super().__init__()
         channels = config.channels
@@ -156,23 +148,13 @@ class NeXtTDNN(nn.Module):
         return self.norm(self.mix(torch.cat(maps, dim=-1)))
 
 
-@builder(NeXtTDNNConfig)
-def build(name: str, config: NeXtTDNNConfig) -> SpeakerEncoder:
-    """A `SpeakerEncoder` with a NeXt-TDNN backbone.
-
-    Raises:
-        ConfigError: for a setting that is wrong.
-    """
-    frontend = create_frontend(
-        "mel",
-        config.bins,
-        min_frames=STEM_KERNEL,
-        spec_augment=SpecAugment.up_to(config.mask_bins, config.mask_frames),
-    )
+def assemble(config: NeXtTDNNConfig) -> Parts:
+    """The parts of an encoder with a NeXt-TDNN backbone."""
     backbone = NeXtTDNN(config)
     pooling = NormalizedAttentivePooling(backbone.out_channels, backbone.out_channels // 8)
     head = MatryoshkaProjection(pooling.out_channels, config.dims, out_norm=True)
-    return SpeakerEncoder(frontend, backbone, pooling, head, name=name, config=dataclasses.asdict(config))
+    return Parts(config.make_frontend(min_frames=backbone.min_frames), backbone, pooling, head)
 
 
-# In order; each rule is tried on what the ones before have made of the key.
+FAMILY = Family("next-tdnn", NeXtTDNNConfig, assemble)
+build = FAMILY.labelled

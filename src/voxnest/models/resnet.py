@@ -4,7 +4,6 @@ Source: Zeinali et al., BUT System Description to VoxSRC 2019 (arXiv 1910.12592)
 `from_official` translates. The other blocks' sources stand with them in `voxnest.models.resnet_blocks`.
 """
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,8 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from voxnest.errors import ConfigError, one_of
-from voxnest.frontends import create_frontend
-from voxnest.models.encoder import SpeakerEncoder
+from voxnest.models.family import Family, FeatureSettings, Parts
 from voxnest.models.head import MatryoshkaProjection
 from voxnest.models.layers import check_frames
 from voxnest.models.pooling import HiddenLayer, create_pooling
@@ -28,7 +26,6 @@ from voxnest.models.resnet_blocks import (
     SimAMBlock,
     to_frames,
 )
-from voxnest.models.settings import builder
 
 BLOCKS: dict[str, type[Residual]] = {
     "basic": BasicBlock,
@@ -43,21 +40,18 @@ _MIN_FRAMES = 9
 """Two frames are left of these at the end, as many as a deviation needs."""
 
 
-@dataclass(frozen=True)
-class ResNetConfig:
+@dataclass(frozen=True, kw_only=True)
+class ResNetConfig(FeatureSettings):
     """What makes one ResNet differ from another. The defaults are those of ResNet34.
 
     Attributes:
-        bins: of the filter bank.
         channels: of the first stage; every further one has twice as many.
         blocks: how many each of the four stages has.
         block: one of `BLOCKS`.
         pooling: see `voxnest.models.pooling`.
         hidden_layer: with a further linear layer between pooling and embedding; see `HiddenLayer`.
-        dims: sizes of the embedding; see `MatryoshkaProjection`.
     """
 
-    bins: int = 80
     channels: int = 32
     blocks: Sequence[int] = (3, 4, 6, 3)
     block: str = "basic"
@@ -83,7 +77,7 @@ class ResNet(nn.Module):
         AudioError: in `forward`, for fewer than 9 frames.
     """
 
-    min_frames = _MIN_FRAMES
+    min_frames, frame_stride = _MIN_FRAMES, 8
 
     def __init__(self, config: ResNetConfig) -> None:
         super().__init__()
@@ -107,26 +101,19 @@ class ResNet(nn.Module):
         return to_frames(self.stages(x.contiguous(memory_format=torch.channels_last)))
 
 
-@builder(ResNetConfig)
-def build(name: str, config: ResNetConfig) -> SpeakerEncoder:
-    """A `SpeakerEncoder` with a ResNet backbone.
-
-    Raises:
-        ConfigError: for a setting that is wrong.
-    """
-    return assemble(name, config, ResNet(config))
+def assemble(config: ResNetConfig) -> Parts:
+    """The parts of an encoder with a ResNet backbone."""
+    return around(config, ResNet(config))
 
 
-def assemble(
-    name: str, config: Any, backbone: Any, *, floor: float | None = None, **frontend_options: Any
-) -> SpeakerEncoder:
-    """Put front end, pooling and head around a 2-D backbone; `config` has bins, pooling, hidden_layer and dims.
-
-    `floor` is that of `create_pooling`, `frontend_options` are further ones of the filter bank.
-    """
+def around(config: Any, backbone: Any, *, floor: float | None = None) -> Parts:
+    """Front end, pooling (with the `floor` of `create_pooling`) and head around a 2-D backbone."""
     pooling: Any = create_pooling(config.pooling, backbone.out_channels, floor=floor)
     if config.hidden_layer:
         pooling = HiddenLayer(pooling, max(config.dims))
     head = MatryoshkaProjection(pooling.out_channels, config.dims, norm=False)
-    frontend = create_frontend("fbank", config.bins, **{"min_frames": backbone.min_frames, **frontend_options})
-    return SpeakerEncoder(frontend, backbone, pooling, head, name=name, config=dataclasses.asdict(config))
+    return Parts(config.make_frontend(min_frames=backbone.min_frames), backbone, pooling, head)
+
+
+FAMILY = Family("resnet", ResNetConfig, assemble)
+build = FAMILY.labelled

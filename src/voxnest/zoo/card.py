@@ -1,10 +1,9 @@
 """A model's card: what builds it, and what was published about it. Data only; see `voxnest.zoo.cards`."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from voxnest.models.encoder import SpeakerEncoder
+from voxnest.models.family import Family
 
 
 @dataclass(frozen=True)
@@ -40,16 +39,14 @@ class Card:
     Attributes:
         family: what the papers call it and its other sizes.
         summary: a few words on this size.
-        build: makes the encoder from the name and settings.
-        config_type: dataclass of the settings; its fields are what `create_encoder` accepts.
-        settings: those that differ from the defaults of `config_type`.
+        network: the family of networks that it is of; fields of its configuration are what `create_encoder` accepts.
+        settings: those that differ from the defaults.
         published: figures of the source.
     """
 
     family: str
     summary: str
-    build: Callable[[str, dict[str, Any]], SpeakerEncoder]
-    config_type: type
+    network: Family
     settings: dict[str, Any]
     published: Published = Published()
 

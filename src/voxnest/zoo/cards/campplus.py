@@ -7,8 +7,7 @@ CARDS: dict[str, Card] = {
     "campplus": Card(
         "CAM++",
         "fast, 1-D behind a 2-D front",
-        campplus.build,
-        campplus.CAMPPlusConfig,
+        campplus.FAMILY,
         {},
         vox1(
             7.2,

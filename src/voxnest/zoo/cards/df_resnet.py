@@ -26,7 +26,7 @@ _TABLE = "as ReDimNet's table (arXiv 2407.18223) cites it"
 
 def _card(name: str, summary: str, published: Published) -> Card:
     family = "Gemini DF-ResNet" if name.startswith("gemini") else "DF-ResNet"
-    return Card(family, summary, df_resnet.build, df_resnet.DFResNetConfig, SIZES[name], published)
+    return Card(family, summary, df_resnet.FAMILY, SIZES[name], published)
 
 
 def _plain(parameters: float, gmacs: float, as_norm: tuple[float, ...]) -> Published:

@@ -13,8 +13,7 @@ CARDS: dict[str, Card] = {
     "ecapa-tdnn-512": Card(
         "ECAPA-TDNN",
         "1-D, widely used",
-        ecapa.build,
-        ecapa.ECAPAConfig,
+        ecapa.FAMILY,
         {},
         vox1(
             6.4,
@@ -27,8 +26,7 @@ CARDS: dict[str, Card] = {
     "ecapa-tdnn-1024": Card(
         "ECAPA-TDNN",
         "1-D, widely used, wider",
-        ecapa.build,
-        ecapa.ECAPAConfig,
+        ecapa.FAMILY,
         {"channels": 1024},
         vox1(
             14.9,
@@ -41,8 +39,7 @@ CARDS: dict[str, Card] = {
     "ecapa2": Card(
         "ECAPA2",
         "2-D then 1-D, very large computation",
-        ecapa2.build,
-        ecapa2.ECAPA2Config,
+        ecapa2.FAMILY,
         {},
         vox1(
             27.1,

@@ -23,7 +23,7 @@ _RELEASED = "released by 3D-Speaker, trained on 200,000 Chinese speakers; it giv
 
 def _card(name: str, summary: str, published: Published) -> Card:
     family = "ERes2NetV2" if name.startswith("eres2netv2") else "ERes2Net"
-    return Card(family, summary, eres2net.build, eres2net.ERes2NetConfig, SIZES[name], published)
+    return Card(family, summary, eres2net.FAMILY, SIZES[name], published)
 
 
 CARDS: dict[str, Card] = {

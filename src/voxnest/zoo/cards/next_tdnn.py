@@ -24,7 +24,7 @@ def _card(
         "light": light,
     }
     published = vox1(parameters, round(gmacs_3s * 2 / 3, 3), eer, source="arXiv 2312.08603, table 2", note=note)
-    return Card("NeXt-TDNN", summary, next_tdnn.build, next_tdnn.NeXtTDNNConfig, settings, published)
+    return Card("NeXt-TDNN", summary, next_tdnn.FAMILY, settings, published)
 
 
 CARDS: dict[str, Card] = {

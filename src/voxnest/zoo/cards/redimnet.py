@@ -17,7 +17,7 @@ _B5_STAGES = [(1, 4, 2, 48), (2, 4, 2, 48), (1, 6, 2, 48), (2, 6, 1, 32), (1, 8,
 
 
 def _card(summary: str, published: Published, **settings: Any) -> Card:
-    return Card("ReDimNet", summary, redimnet.build, redimnet.ReDimNetConfig, settings, published)
+    return Card("ReDimNet", summary, redimnet.FAMILY, settings, published)
 
 
 def _vox1(

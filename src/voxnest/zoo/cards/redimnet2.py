@@ -14,7 +14,7 @@ from voxnest.zoo.cards.redimnet import POOLING
 
 
 def _card(summary: str, published: Published, **settings: Any) -> Card:
-    return Card("ReDimNet2", summary, redimnet2.build, redimnet2.ReDimNet2Config, settings, published)
+    return Card("ReDimNet2", summary, redimnet2.FAMILY, settings, published)
 
 
 def _vox1(parameters: float, gmacs: float, eer: tuple[float, ...], note: str = "") -> Published:

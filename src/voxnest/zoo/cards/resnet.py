@@ -31,8 +31,7 @@ def _card(name: str, summary: str, published: Published | None = None) -> Card:
     return Card(
         _FAMILIES[name.removesuffix("-large").rstrip("0123456789")],
         summary,
-        resnet.build,
-        resnet.ResNetConfig,
+        resnet.FAMILY,
         SIZES[name],
         published or Published(),
     )

@@ -7,8 +7,7 @@ CARDS: dict[str, Card] = {
     "vgg-m": Card(
         "VGG-M",
         "the VoxCeleb baseline",
-        vgg_m.build,
-        vgg_m.VGGMConfig,
+        vgg_m.FAMILY,
         {},
         Published(
             parameters=67.0,

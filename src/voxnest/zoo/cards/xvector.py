@@ -7,8 +7,7 @@ CARDS: dict[str, Card] = {
     "xvector": Card(
         "x-vector",
         "the classic baseline",
-        xvector.build,
-        xvector.XVectorConfig,
+        xvector.FAMILY,
         {},
         vox1(
             4.61,
