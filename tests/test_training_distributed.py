@@ -34,7 +34,7 @@ def look(self, trainer, module, outputs, batch, number):
     Path(sys.argv[0]).with_name(f"rank{trainer.global_rank}of{trainer.world_size}.json").write_text(json.dumps(seen))
 
 RunControl.on_train_batch_end = look
-from voxnest.cli.app import main
+from voxnest.cli.main import main
 main()
 """
 
