@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from voxnest.training.module import TrainingModule
 
 
+WIDE = 100
+"""Columns of a terminal from which on everything finds room."""
+
+
 class MetricsLog(L.Callback):
     """Logs loss, learning rate, margin and speed every few steps, and error rates after each validation.
 
@@ -171,7 +175,7 @@ class Display(ProgressBar):
 
     def _move(self, fraction: float, text: str) -> None:
         if self._progress is None and self._enabled and self.console.is_terminal:
-            bar = BarColumn(24 if self.console.width >= 100 else 8)
+            bar = BarColumn(24 if self.console.width >= WIDE else 8)
             share = TextColumn("{task.percentage:>3.0f}%", table_column=Column(min_width=4))
             spent = TimeElapsedColumn(table_column=Column(min_width=7))
             what = TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1))
@@ -197,8 +201,10 @@ class Display(ProgressBar):
         rates = [(int(name[4:]), rate) for name, rate in values.items() if name.startswith("eer/")]
         if rates:
             parts.append(f"EER {max(rates)[1]:.2%}")
-        if "loss" in values:  # what a narrow terminal cuts off comes last
-            parts += [f"{values['crops_per_second']:.0f} crops/s", f"lr {values['lr']:.1e}"]
+        if "loss" in values:
+            parts.append(f"{values['crops_per_second']:.0f} crops/s")
+            if self._progress is None or self.console.width >= WIDE:
+                parts.append(f"lr {values['lr']:.1e}")
         if self._progress is not None:
             self._move(self.control.fraction, " · ".join(parts))
         else:
