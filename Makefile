@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test lint types imports unit test-versions format clean
+.PHONY: help env demo test lint types imports docs unit test-versions format clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,7 +24,7 @@ $(STAMP): pyproject.toml constraints.txt
 demo: env ## Make synthetic voices, train, evaluate, verify: the whole tool in two minutes
 	$(BIN)/voxnest demo
 
-test: lint types imports unit ## Everything CI checks: lint, types, import directions, tests
+test: lint types imports docs unit test-versions ## Everything CI checks, with the libraries of .venv, the newest and the oldest
 
 lint: env
 	$(BIN)/ruff check .
@@ -35,6 +35,9 @@ types: env
 
 imports: env
 	$(BIN)/lint-imports
+
+docs: env ## Build the documentation site into site/, strictly
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 unit: env
 	$(BIN)/python -m pytest
@@ -64,4 +67,4 @@ test-versions: .versions-newest .versions-oldest ## Test with the newest and the
 	.venv-$*/bin/python -m pytest -q -k "not counts" $(LIBRARY_TESTS:%=tests/%.py)
 
 clean: ## Remove what `make` made (not your runs)
-	rm -rf $(VENV) .venv-newest .venv-oldest build .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-newest .venv-oldest build site .pytest_cache .mypy_cache .ruff_cache

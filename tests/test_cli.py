@@ -106,7 +106,7 @@ def test_a_log_that_cannot_be_written_in_the_cache_goes_elsewhere(
     assert str(tmp_path / "voxnest-") in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("words", [["verify"], ["verify", "a"], ["verfy", "a"], ["embed", "a"], ["models", "--jsn"]])
+@pytest.mark.parametrize("words", [["verify"], ["verify", "a"], ["embed", "a"], ["models", "--jsn"]])
 def test_wrong_words_are_one_line_and_status_2(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main.run(lambda: app.app(words, standalone_mode=False)) == 2
     shown = capsys.readouterr().err

@@ -10,22 +10,20 @@ import soundfile
 import torch
 
 from voxnest import create_encoder, save_encoder
-from voxnest.cli.app import main
+from voxnest.cli.app import app
+from voxnest.cli.main import run as run_app
 
 Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
     """Run `voxnest ARGUMENTS...` and give (exit status, stdout, stderr)."""
 
     def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["voxnest", *map(str, arguments)])
         capsys.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            main()
-        code = caught.value.code
-        return (code if isinstance(code, int) else 0), *capsys.readouterr()
+        status = run_app(lambda: app(list(map(str, arguments)), standalone_mode=False))
+        return status, *capsys.readouterr()
 
     return run
 
@@ -121,7 +119,7 @@ def test_verify_says_same_with_status_0_and_different_with_status_1(run: Run, fo
 def test_verify_prints_json_alone_on_stdout(run: Run, folder: Path) -> None:
     a = folder / "audio" / "a.wav"
     status, text, errors = run(
-        "verify", a, folder / "silence.wav", "-m", folder / "model.safetensors", "--threshold", "1", "--json", "-"
+        "verify", a, folder / "silence.wav", "-m", folder / "model.safetensors", "--threshold", "1", "--json"
     )
     answer = json.loads(text)
     assert status == 1

@@ -124,7 +124,7 @@ def test_a_folder_that_is_linked_twice_is_searched_once(tmp_path: Path) -> None:
         (b"path,speaker,offset\na.wav,x,1e300\n", r"list\.csv:2: offset is '1e300'"),
         (b"path,speaker,duration\na.wav,x,inf\n", r"list\.csv:2: duration is 'inf'"),
         (b'path,speaker\n"a.wav,x\nb.wav,y\n', r"list\.csv:3: no speaker"),
-        (b"path,speaker\na.wav\0,x\n", r"none of its 1 utterances can be read: .*null byte"),
+        (b"path,speaker\na.wav\0,x\n", r"none of its 1 utterances can be read: .*has a NUL byte"),
     ],
 )
 def test_a_malformed_csv_file_is_one_line(tmp_path: Path, text: bytes, message: str) -> None:
@@ -159,7 +159,7 @@ def test_a_kaldi_list_that_is_no_file_is_one_line(tmp_path: Path, name: str, mak
     [
         (NOISE, r"wav\.scp: is not UTF-8 text"),
         (b"u " + b"a" * 10_000_000, r"wav\.scp:1: a path of 10000000 characters"),
-        (b"u a\0.wav\n", "none of its 1 utterances can be read: .*null byte"),
+        (b"u a\0.wav\n", "none of its 1 utterances can be read: .*has a NUL byte"),
     ],
 )
 def test_a_malformed_kaldi_list_is_one_line(tmp_path: Path, scp: bytes, message: str) -> None:

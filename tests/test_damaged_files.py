@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 
 import golden_files
@@ -100,7 +101,8 @@ def test_a_wrong_description_of_the_model_is_said(
     text = refusal(path)
     with pytest.raises(CheckpointError, match=says):
         load_encoder(path)
-    if any(word in text for word in ("JSON", "description", "format", "for 'sixteen'")):  # seen without the weights
+    said = text.removeprefix(str(path))
+    if any(word in said for word in ("JSON", "description", "format", "for 'sixteen'")):  # seen without the weights
         with pytest.raises(CheckpointError, match=re.escape(text)):
             read_metadata(path)
 
@@ -125,7 +127,7 @@ KEY = "head.linear.weight"
         (lambda w: w.update({KEY: w[KEY][None].clone()}), "1 wrong shape"),
         (lambda w: w.update({KEY: w[KEY].to(torch.int8)}), "'head.linear.weight' of torch.int8 rather than"),
         (lambda w: w.update({KEY: w[KEY].to(torch.complex64)}), "of torch.complex64"),
-        (lambda w: w[KEY].fill_(float("nan")), "'head.linear.weight' with NaN or infinite numbers"),
+        (lambda w: w[KEY][3, 5].fill_(float("nan")), "'head.linear.weight' with NaN or infinite numbers"),
         (lambda w: w.update({KEY: w[KEY].double().fill_(1e300)}), "with NaN or infinite numbers"),
         (lambda w: w.clear(), "missing keys: "),
     ],
@@ -239,6 +241,36 @@ def test_an_absurd_file_of_others_is_refused(kind: str, official: dict[str, Any]
     path = tmp_path / "b0-vox2-ptn.pt"
     torch.save(FOREIGN[kind](official), path)
     refusal(path)
+
+
+@pytest.mark.parametrize(("kind", "says"), [("claims", "that holds fewer numbers"), ("sparse", "of an unusual kind")])
+def test_a_tensor_that_is_not_plain_numbers_is_refused_where_it_is_read(
+    kind: str, says: str, official: dict[str, Any], tmp_path: Path
+) -> None:
+    path = tmp_path / "b0-vox2-ptn.pt"
+    torch.save(FOREIGN[kind](official), path)
+    assert says in refusal(path)
+
+
+@pytest.mark.parametrize(
+    ("config", "weights"),
+    [
+        ({"model": ["x"]}, {}),
+        ({"model": "ReDimNetB0", "model_args": {"feat_dim": "sixty"}}, {"a": torch.zeros(1)}),
+        ({"model": "ReDimNetB0"}, {"seg_1.weight": torch.zeros(1)}),
+        ({"model": "ReDimNetB0"}, {"seg_1.weight": huge(2, 10**10)}),
+        ({"model": "ECAPA_TDNN_c512", "model_args": {"embed_dim": 10**9}}, {"a": torch.zeros(1)}),
+        ({"model": "ECAPA_TDNN_c512"}, {1: torch.zeros(1)}),
+        ({"model": "ResNet34", "model_args": {"in_planes": -1}}, {"a": torch.zeros(1)}),
+    ],
+)
+def test_an_absurd_directory_of_wespeaker_is_refused(config: Any, weights: Any, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    torch.save(weights, tmp_path / "avg_model.pt")
+    with pytest.raises(CheckpointError) as error:
+        load_encoder(tmp_path)
+    assert str(error.value).startswith(str(tmp_path))
+    assert "\n" not in str(error.value)
 
 
 def test_the_unchanged_file_loads_and_so_does_one_with_text_for_a_number(

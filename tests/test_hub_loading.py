@@ -1,6 +1,5 @@
 """Any file of weights becomes an encoder in one safe call; what is none is refused in one line."""
 
-import sys
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch
 import golden_files
 from release_server import ReleaseServer, official, serve
 from voxnest import create_encoder, load_encoder, save_encoder
-from voxnest.cli import app
+from voxnest.cli import app, main
 from voxnest.errors import CheckpointError, ConfigError
 from voxnest.hub import convert, find_release
 from voxnest.hub.conversion import _infer, recognise
@@ -266,14 +265,12 @@ def test_torch_hub_knows_the_entries_of_the_originals(
 
 
 def test_the_command_downloads_and_lists_weights(
-    server: ReleaseServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    server: ReleaseServer, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["voxnest", *arguments])
-        with pytest.raises(SystemExit) as end:
-            app.main()
+        status = main.run(lambda: app.app(arguments, standalone_mode=False))
         shown = capsys.readouterr()
-        return int(end.value.code or 0), shown.out, shown.err
+        return status, shown.out, shown.err
 
     status, out, _ = run("download", "redimnet-b0")
     assert status == 0

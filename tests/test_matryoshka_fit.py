@@ -1,7 +1,6 @@
 """`voxnest matryoshka fit`: any encoder becomes a Matryoshka encoder, from a folder of speech."""
 
 import shutil
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +10,8 @@ import torch
 
 from tones import ToneEncoder, make_corpus
 from voxnest import create_encoder, load_encoder, read_audio, save_encoder
-from voxnest.cli import app
+from voxnest.cli.app import app
+from voxnest.cli.main import run
 from voxnest.corpora.reading import read_corpus
 from voxnest.errors import CheckpointError, CorpusError
 from voxnest.hub.checkpoint import read_metadata
@@ -31,20 +31,13 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def voxnest(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    monkeypatch.setattr(sys, "argv", ["voxnest", *map(str, arguments)])
-    try:
-        app.main()
-    except SystemExit as leaving:
-        return int(leaving.code or 0)
-    return 0
+def voxnest(*arguments: object) -> int:
+    return run(lambda: app(list(map(str, arguments)), standalone_mode=False))
 
 
-def test_a_plain_encoder_gets_prefixes_and_keeps_its_scores(
-    corpus: Path, plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_plain_encoder_gets_prefixes_and_keeps_its_scores(corpus: Path, plain: Path, tmp_path: Path) -> None:
     output = tmp_path / "nested.safetensors"
-    assert voxnest(monkeypatch, "matryoshka", "fit", plain, "--corpus", corpus, "-o", output) == 0
+    assert voxnest("matryoshka", "fit", plain, "--corpus", corpus, "-o", output) == 0
     before, after = load_encoder(plain), load_encoder(output)
     assert after.dims == (8, 16, 32, 48)
     waveform = torch.from_numpy(read_audio(next(corpus.rglob("*.wav"))).samples)[None]
@@ -56,7 +49,7 @@ def test_a_plain_encoder_gets_prefixes_and_keeps_its_scores(
 
 
 def test_recordings_of_nobody_known_are_enough(
-    corpus: Path, plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    corpus: Path, plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flat = tmp_path / "flat"
     flat.mkdir()
@@ -64,14 +57,14 @@ def test_recordings_of_nobody_known_are_enough(
         shutil.copy(path, flat / f"{number}.wav")
     (flat / "broken.wav").write_bytes(b"RIFF of something else")
     arguments = ["matryoshka", "fit", plain, "--corpus", flat, "-o", tmp_path / "out.safetensors", "--dim", 4]
-    assert voxnest(monkeypatch, *arguments) == 0
+    assert voxnest(*arguments) == 0
     assert load_encoder(tmp_path / "out.safetensors").dims == (4,)
-    assert voxnest(monkeypatch, *arguments, "--method", "discriminative") == 2
+    assert voxnest(*arguments, "--method", "discriminative") == 2
     assert "expected two speakers" in capsys.readouterr().err
 
 
 def test_bad_input_is_one_line_and_nothing_is_written(
-    corpus: Path, plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    corpus: Path, plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
@@ -85,7 +78,7 @@ def test_bad_input_is_one_line_and_nothing_is_written(
         ([plain, "--corpus", corpus, "-o", tmp_path / "out.pt"], "ends in .safetensors"),
         ([plain, "--corpus", corpus, "-o", output, "--device", "gpu"], "'gpu'"),
     ):
-        assert voxnest(monkeypatch, "matryoshka", "fit", *arguments) == 2
+        assert voxnest("matryoshka", "fit", *arguments) == 2
         error = capsys.readouterr().err.strip().splitlines()[-1]
         assert error.startswith("error:")
         assert says in error
@@ -163,10 +156,10 @@ def test_an_encoder_that_diverged_is_named(corpus: Path, plain: Path) -> None:
 
 
 def test_few_speakers_and_few_pieces_are_warned_about(
-    corpus: Path, plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    corpus: Path, plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "out.safetensors"
-    assert voxnest(monkeypatch, "matryoshka", "fit", plain, "--corpus", corpus, "-o", output) == 0
+    assert voxnest("matryoshka", "fit", plain, "--corpus", corpus, "-o", output) == 0
     shown = capsys.readouterr()
     assert "warning: corpus: 24 pieces of speech; with fewer than 48 some directions are arbitrary\n" in shown.err
     assert "warning: corpus: 8 speakers; short embeddings get much better with 50 or more\n" in shown.err
@@ -181,9 +174,8 @@ def test_the_encoder_goes_to_standard_output_alone(
     corpus: Path,
     plain: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     capfdbinary: pytest.CaptureFixture[bytes],
 ) -> None:
-    assert voxnest(monkeypatch, "matryoshka", "fit", plain, "--corpus", corpus, "-o", "-") == 0
+    assert voxnest("matryoshka", "fit", plain, "--corpus", corpus, "-o", "-") == 0
     (tmp_path / "out.safetensors").write_bytes(capfdbinary.readouterr().out)
     assert load_encoder(tmp_path / "out.safetensors").dims == (8, 16, 32, 48)

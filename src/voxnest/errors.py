@@ -58,7 +58,7 @@ def one_of(name: object, names: Iterable[object], *, few: int = 12) -> str:
         names: what there is.
         few: the most that are listed beside a near one.
 
-    Example:
+    Examples:
         >>> one_of("redimnet-b22", ["redimnet-b1", "redimnet-b2"])
         "'redimnet-b2'? one of redimnet-b1, redimnet-b2"
     """

@@ -25,7 +25,7 @@ class AAMSoftmax(nn.Module):
 
     Source: Deng et al., ArcFace (arXiv 1801.07698).
 
-    Example:
+    Examples:
         >>> loss = AAMSoftmax(embedding_dim=256, num_classes=5994)
         >>> embedding = torch.randn(32, 256)
         >>> label = torch.randint(0, 5994, (32,))
@@ -137,7 +137,7 @@ class TripletLoss(nn.Module):
 
     Source: Hermans et al., In Defense of the Triplet Loss (arXiv 1703.07737).
 
-    Example:
+    Examples:
         >>> label = torch.tensor([0, 0, 1, 1])
         >>> TripletLoss()(torch.randn(4, 192), label).ndim
         0

@@ -128,7 +128,7 @@ class ReDimNetMRL(SpeakerEncoder):
     Raises:
         ConfigError: for an argument that the official class does not have, or dimensions that do not fit.
 
-    Example:
+    Examples:
         >>> model = ReDimNetMRL(embed_dim=256, mrl_dims=[64, 128, 192, 256], F=72, C=12, out_channels=512)
         >>> model(torch.randn(2, 1, 48000), target_dim=64).shape
         torch.Size([2, 64])

@@ -5,6 +5,7 @@ from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
 
+from voxnest.errors import ConfigError, one_of
 from voxnest.files import STANDARD_OUTPUT, is_stream
 
 
@@ -28,6 +29,16 @@ class Group(TyperGroup):
     def list_commands(self, ctx: Any) -> list[str]:
         """See click."""
         return list(self.commands)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """See click.
+
+        Raises:
+            ConfigError: an unknown command; it names the nearest.
+        """
+        if args and not args[0].startswith("-") and args[0] not in self.commands:
+            raise ConfigError(ctx.command_path, f"no such command {args[0]!r}", one_of(args[0], self.commands))
+        return super().resolve_command(ctx, args)
 
 
 def with_json_file(words: Sequence[str]) -> list[str]:

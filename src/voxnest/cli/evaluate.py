@@ -50,6 +50,7 @@ def evaluate(
     from rich.console import Console
     from rich.markup import escape
 
+    from voxnest.cli.progress import progress_bar
     from voxnest.drawing import PICTURES
     from voxnest.errors import ConfigError
     from voxnest.evaluation import evaluate as run
@@ -67,9 +68,9 @@ def evaluate(
     notes = Console(stderr=True, soft_wrap=True, highlight=False)
     if is_stream(trials):
         notes.print(f"[yellow]note:[/] reading trials from {escape(str(trials))} until its writer ends")
-    report = replace(
-        run(load_encoder(model, device=device), trials, root, dim, progress=True, interval=interval), model=model
-    )
+    encoder = load_encoder(model, device=device)
+    with progress_bar("embedding") as progress:
+        report = replace(run(encoder, trials, root, dim, progress=progress, interval=interval), model=model)
     for warning in report.warnings:
         notes.print(f"[yellow]warning:[/] {escape(f'{trials}: {warning}')}")
 

@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
-from voxnest.cli.command import Command
+from voxnest.cli.command import Command, Group
 from voxnest.cli.options import MODEL_HELP, Device
 
-matryoshka = typer.Typer(help="Make embeddings whose prefixes are embeddings too.", no_args_is_help=True)
+matryoshka = typer.Typer(cls=Group, help="Make embeddings whose prefixes are embeddings too.", no_args_is_help=True)
 
 
 class Method(StrEnum):

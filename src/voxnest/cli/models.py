@@ -149,10 +149,11 @@ def _weights() -> Listing:
 
 
 def _plot(path: Path) -> None:
+    from voxnest.drawing import PICTURES
     from voxnest.files import STANDARD_OUTPUT, check_output
     from voxnest.models.plots import plot_models
 
-    check_output(path, ".png", ".svg", ".pdf")
+    check_output(path, *PICTURES)
     drawn = plot_models(path)
     if str(path) != STANDARD_OUTPUT:
         print(f"{len(drawn)} models in {path}")

@@ -23,15 +23,15 @@ def verify(
     The exit status is 0 if they are, 1 if they are not, 2 on an error.
     """
     from dataclasses import asdict, replace
-    from json import dumps
 
     from rich.console import Console
     from rich.markup import escape
 
     from voxnest.cli.inputs import label, readable
     from voxnest.cli.progress import progress_bar
+    from voxnest.cli.results import give_json
     from voxnest.errors import VoxnestError
-    from voxnest.files import atomic_write, check_output, is_stream
+    from voxnest.files import check_output, is_stream
     from voxnest.hub.checkpoint import load_encoder
     from voxnest.inference import verify as run
 
@@ -53,9 +53,7 @@ def verify(
         advice = "measure the model's own with voxnest evaluate"
         errors.print(f"[yellow]note:[/] the threshold {answer.threshold:g} is generic; {advice}")
     try:
-        if json:
-            with atomic_write(json) as temporary:
-                temporary.write_text(dumps(asdict(answer)) + "\n", encoding="utf-8")
+        give_json(asdict(answer), json)
         if not (json and is_stream(json)):
             decision = "[bold green]same speaker[/]" if answer.same else "[bold red]different speakers[/]"
             console = Console(soft_wrap=True, highlight=False)

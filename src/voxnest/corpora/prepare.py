@@ -162,8 +162,10 @@ def _open_headers(
                     found[name] = Header(status.st_size, status.st_mtime_ns, samples, info.sample_rate, info.channels)
             except AudioError as error:
                 failed[name] = f"{error.found} (expected {error.expected})" if error.expected else error.found
-            except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-                failed[name] = getattr(error, "strerror", None) or str(error)
+            except OSError as error:
+                failed[name] = error.strerror or str(error)
+            except ValueError:
+                failed[name] = "has a NUL byte in its name"
         return len(entries), found, failed
 
     opened, done = 0, 0

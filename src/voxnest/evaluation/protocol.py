@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from voxnest.audio import audio_info
 from voxnest.errors import ConfigError, TrialError
 from voxnest.evaluation.checks import check_rates, check_trials
 from voxnest.evaluation.metrics import compute_eer, compute_min_dcf, eer_interval, error_rates_at
@@ -24,7 +23,7 @@ from voxnest.evaluation.trials import (
     locate_recordings,
     read_trials,
 )
-from voxnest.inference import DEFAULT_THRESHOLD, Embeddings, embed_files
+from voxnest.inference import DEFAULT_THRESHOLD, Progress, embed_files
 
 if TYPE_CHECKING:
     from voxnest.models.encoder import SpeakerEncoder
@@ -37,7 +36,7 @@ def evaluate(
     trials: str | Path | Sequence[Trial],
     root: str | Path | None = None,
     dims: Sequence[int] | None = None,
-    progress: bool = False,
+    progress: Progress | None = None,
     interval: bool = False,
 ) -> EvaluationReport:
     """Measure how well an encoder tells speakers apart, at each prefix size.
@@ -50,7 +49,7 @@ def evaluate(
         root: the folder that the trials' relative paths start from. If None: for a list, its own folder or `wav`
             or `test` in it, wherever its recordings are; for trials, the current folder.
         dims: prefix sizes; all that the encoder has if None.
-        progress: show a progress bar.
+        progress: called with how many recordings (parts of long ones) are embedded, and of how many.
         interval: find a confidence interval of each EER too, by drawing speakers anew (`eer_interval`); recordings
             that target trials link are taken to be of one speaker.
 
@@ -65,7 +64,7 @@ def evaluate(
         AudioError: a recording that cannot be used.
         CheckpointError: an encoder whose embeddings are not finite.
 
-    Example:
+    Examples:
         >>> report = evaluate(load_encoder("model.safetensors"), "veri_test2.txt", "voxceleb1/wav")
         >>> report.dims[64].eer
         0.0168
@@ -109,21 +108,13 @@ def evaluate(
         targets=targets,
         nontargets=nontargets,
         recordings=len(embeddings),
-        audio_seconds=_total_seconds(embeddings),
+        audio_seconds=sum(embeddings.seconds.values()),
         embedding_seconds=seconds,
         dims=results,
         warnings=warnings + check_rates({dim: result.eer for dim, result in results.items()}),
         labels=indexed.labels,
         scores=scores,
     )
-
-
-def _total_seconds(embeddings: Embeddings) -> float:
-    """Length of all recordings together."""
-    # FALLBACK: to be removed once embed_files gives `Embeddings.seconds` {path: length}.
-    if not hasattr(embeddings, "seconds"):
-        return sum(audio_info(path).duration for path in embeddings)
-    return sum(embeddings.seconds.values())
 
 
 def _check_dims(encoder: SpeakerEncoder, dims: Sequence[int] | None) -> tuple[int, ...]:

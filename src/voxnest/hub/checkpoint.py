@@ -135,7 +135,7 @@ def load_encoder(
             or are not finite, or it cannot be downloaded.
         ConfigError: if no such weights are published (it lists those that are), or the device is not there.
 
-    Example:
+    Examples:
         >>> encoder = load_encoder()
         >>> encoder = load_encoder("redimnet-b2")
         >>> encoder = load_encoder("redimnet-m", train_type="ptn", dataset="vb2")
@@ -160,7 +160,7 @@ def _load(
         find_release(str(source))  # tells which names there are
     for is_kind, read in _DIRECTORIES:
         if is_kind(source):
-            with about(source):
+            with about(source, "a model directory of wespeaker or SpeechBrain"):
                 return read(Path(source))
     path = _file_in(source)
     if train_type or dataset:

@@ -32,7 +32,7 @@ def is_pytorch_file(path: Path) -> bool:
 
 
 @contextmanager
-def about(source: str | Path) -> Iterator[None]:
+def about(source: str | Path, expected: str = _EXPECTED) -> Iterator[None]:
     """Make whatever a foreign file or directory leads to a `CheckpointError` that names it, in one line."""
     try:
         yield
@@ -42,7 +42,7 @@ def about(source: str | Path) -> Iterator[None]:
         raise CheckpointError(source, f"{error.subject}: {error.found}", error.expected) from error
     except MALFORMED as error:
         found = " ".join(str(error).split())
-        raise CheckpointError(source, f"malformed ({type(error).__name__}: {found})", _EXPECTED) from error
+        raise CheckpointError(source, f"malformed ({type(error).__name__}: {found})", expected) from error
 
 
 def read_foreign(path: Path, name: str | None = None) -> SpeakerEncoder:

@@ -28,7 +28,7 @@ def read_3dspeaker(path: Path) -> Description:
     Raises:
         CheckpointError: if the file is damaged, needs code to be run, or is of another kind; it says of which.
 
-    Example:
+    Examples:
         >>> encoder = convert(*read_3dspeaker(Path("campplus_cn_common.bin")))
     """
     return describe(read_pickle(path, _EXPECTED), path)

@@ -1,7 +1,7 @@
 """Run an encoder on recordings: embeddings of many files, verification of two."""
 
 from voxnest.inference.archive import embed_to_file
-from voxnest.inference.extract import Embeddings, embed_files
+from voxnest.inference.extract import Embeddings, Progress, embed_files
 from voxnest.inference.quality import check_speech
 from voxnest.inference.recordings import find_recordings
 from voxnest.inference.verify import DEFAULT_THRESHOLD, Verification, verify
@@ -9,6 +9,7 @@ from voxnest.inference.verify import DEFAULT_THRESHOLD, Verification, verify
 __all__ = [
     "DEFAULT_THRESHOLD",
     "Embeddings",
+    "Progress",
     "Verification",
     "check_speech",
     "embed_files",

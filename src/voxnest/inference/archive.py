@@ -22,7 +22,7 @@ def embed_to_file(
     output: str | Path,
     *,
     dim: int | None = None,
-    progress: bool | Progress = False,
+    progress: Progress | None = None,
 ) -> Embeddings:
     """Embed recordings and write them to `output`, a NumPy archive that `numpy.load` reads.
 
@@ -34,7 +34,7 @@ def embed_to_file(
         paths: recordings.
         output: any name; "-" is the standard output.
         dim: keep the first `dim` numbers only; all if None.
-        progress: show or report how far it is.
+        progress: see `embed_files`.
 
     Raises:
         ConfigError: the encoder was not trained for `dim`, or `output` cannot be written: this is found before the

@@ -56,7 +56,7 @@ def embed_files(
     paths: str | Path | Iterable[str | Path],
     *,
     root: str | Path | None = None,
-    progress: bool | Progress = False,
+    progress: Progress | None = None,
     on_error: Literal["raise", "skip"] = "raise",
     max_duration: float = 60.0,
 ) -> Embeddings:
@@ -74,7 +74,7 @@ def embed_files(
         encoder: on the device it shall run on. It runs in eval mode; its modes are put back afterwards.
         paths: recordings, or a single one; one given twice is embedded once.
         root: the folder that `paths` are relative to; the current one if None.
-        progress: show a progress bar on stderr; or what to call, in this thread, whenever there is progress.
+        progress: called, in this thread, whenever there is progress.
         on_error: "raise" at the first recording that cannot be used, or "skip" it and list it in the result's
             `failures`.
         max_duration: the longest part given to the network at once, in seconds.
@@ -98,7 +98,7 @@ def embed_files(
 
     def collect(name: str, future: Future[_Found]) -> None:
         while not wait([future], _TICK).done:
-            work.report(call)
+            work.report(progress)
         try:
             found = _result(encoder, folder / name, future)
         except AudioError as error:
@@ -111,9 +111,9 @@ def embed_files(
                 result.warnings.append((name, "; ".join(found.warnings)))
             if found.silent:
                 result.silent.append(name)
-        work.report(call)
+        work.report(progress)
 
-    with _progress(progress) as call, _workers(work) as (pool, workers):
+    with _workers(work) as (pool, workers):
         pending: deque[tuple[str, Future[_Found]]] = deque()
         for name in names:
             pending.append((name, pool.submit(work.embed, folder / name)))
@@ -172,8 +172,10 @@ class _Work:
             self._count(done=left)
         return _Found(_mean(np.stack(embeddings)), seconds, quality.is_silent, quality.findings())
 
-    def report(self, call: Progress) -> None:
+    def report(self, call: Progress | None) -> None:
         """Call with the numbers of parts done and in all, if they have changed."""
+        if call is None:
+            return
         with self._lock:
             now = self._done, self._total
         if now != self._reported:
@@ -249,19 +251,3 @@ def _workers(work: _Work) -> Iterator[tuple[Executor, int]]:
         threading.Thread(target=finish, name="embed-finish").start()
         raise
     finish()
-
-
-@contextmanager
-def _progress(progress: bool | Progress) -> Iterator[Progress]:
-    """Give what to call: the caller's function, a bar that is shown meanwhile, or nothing."""
-    if not isinstance(progress, bool):
-        yield progress
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
-
-    columns = (TextColumn("embedding"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Bar(*columns, console=Console(stderr=True), disable=not progress) as bar:
-        task = bar.add_task("embedding", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

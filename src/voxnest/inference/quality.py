@@ -120,7 +120,7 @@ def _least(powers: np.ndarray) -> float:
 def check_speech(samples: np.ndarray, sample_rate: int) -> tuple[str, ...]:
     """What makes the embedding of `[samples]` float32 unreliable, a few words each; nothing for usable speech.
 
-    Example:
+    Examples:
         >>> check_speech(np.zeros(16000, np.float32), 16000)
         ('is silent, its embedding means nothing',)
     """

@@ -51,7 +51,7 @@ def verify(
     dim: int | None = None,
     threshold: float | None = None,
     *,
-    progress: bool | Progress = False,
+    progress: Progress | None = None,
 ) -> Verification:
     """Compare the speakers of two recordings by the cosine similarity of their embeddings.
 
@@ -69,7 +69,7 @@ def verify(
         ConfigError: the encoder was not trained for `dim`, or the threshold is not in [-1, 1].
         CheckpointError: the encoder gives embeddings that are not finite.
 
-    Example:
+    Examples:
         >>> verify(load_encoder("model.safetensors"), "monday.wav", "friday.m4a").same
         True
     """

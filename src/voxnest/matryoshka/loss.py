@@ -25,7 +25,7 @@ class MatryoshkaLoss(nn.Module):
     Raises:
         ConfigError: if there are not as many weights or shares as dims, one is negative, or no weight is positive.
 
-    Example:
+    Examples:
         >>> encoder = voxnest.create_encoder("redimnet-b0", dims=(64, 128, 192, 256))
         >>> loss = MatryoshkaLoss(AAMSoftmax(256, num_classes=5994), dims=encoder.dims)
         >>> total, per_dim = loss(encoder(waveform, all_dims=True), label)

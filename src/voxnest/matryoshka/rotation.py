@@ -84,7 +84,7 @@ def with_dims(encoder: SpeakerEncoder, dims: Iterable[int], rotation: Tensor | N
     Raises:
         ConfigError: for a rotation of another size, or dimensions that are not positive.
 
-    Example:
+    Examples:
         >>> encoder = load_encoder("redimnet-b2")
         >>> small = with_dims(encoder, (16, 32, 64, 192), pca_rotation(embeddings))
         >>> small(waveform, dim=32)

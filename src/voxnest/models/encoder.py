@@ -57,7 +57,7 @@ class SpeakerEncoder(nn.Module):
 
     Scores are cosine similarities; embeddings are not length-normalised here.
 
-    Example:
+    Examples:
         >>> encoder.encode("a.wav", dim=64)  # numbers [1, 64], to use
         >>> encoder(waveform)  # a tensor with gradient, to train
     """
@@ -197,7 +197,7 @@ class SpeakerEncoder(nn.Module):
             ConfigError: if the model was not trained for `dim`.
             CheckpointError: if the model gives an embedding that is not finite.
 
-        Example:
+        Examples:
             >>> encoder.encode(["a.m4a", "b.wav"], dim=64).shape
             (2, 64)
             >>> encoder.encode(samples, sample_rate=48000).shape

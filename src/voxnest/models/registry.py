@@ -40,7 +40,7 @@ def create_encoder(
         ConfigError: for an unknown name or setting (it names the nearest right one), a value of another type, or sizes
             that do not fit together.
 
-    Example:
+    Examples:
         >>> encoder = create_encoder("redimnet-b0", dims=(64, 128, 192, 256))
         >>> encoder(torch.randn(1, 32000), dim=64).shape
         torch.Size([1, 64])

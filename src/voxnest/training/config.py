@@ -289,9 +289,10 @@ class TrainingConfig(Section):
     schedule: Schedule = Schedule()
     trainer: Trainer = Trainer()
     stages: Stages = Stages()
-    init_from: SafePath | None = None
-    """An encoder (.safetensors) whose weights to start from, its head too: prefixes are those of its embedding, what
-    goes beyond it starts at zero. Classes start at its mean embeddings of their speech."""
+    init_from: str | None = None
+    """An encoder whose weights to start from (a file, a run folder, or a name of `voxnest models --weights`), its head
+    too: prefixes are those of its embedding, what goes beyond it starts at zero. Classes start at its mean embeddings
+    of their speech."""
     ema: BelowOne = 0.0
     """Decay of a moving average of the weights, which is then validated and exported; 0: off."""
     best_dim: Count | None = None
