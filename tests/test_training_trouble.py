@@ -325,3 +325,20 @@ def test_lines_in_a_pipe_come_once_and_a_longer_run_is_offered(write, tmp_path):
 def test_a_device_that_is_not_there_is_one_line(write, name):
     with pytest.raises(ConfigError, match="device: "):
         printed("train", write(), "--device", name)
+
+
+def test_a_process_that_lightning_starts_ends_with_a_first_one_that_was_killed():
+    child = "from voxnest.training.interruption import *; end_with_parent(); print('up', flush=True); time.sleep(60)"
+    parent = (
+        "import os, subprocess, sys; from voxnest.training.interruption import end_with_parent; end_with_parent();"
+        f"subprocess.run([sys.executable, '-c', {child!r}], env=os.environ | {{'LOCAL_RANK': '1'}})"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "LOCAL_RANK"}
+    words = [sys.executable, "-c", parent]
+    with subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "up\n"
+        process.kill()
+        start = time.monotonic()
+        assert process.stdout.read() == ""  # to the end, when the other lets go of it
+        assert time.monotonic() - start < 10
