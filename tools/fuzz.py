@@ -11,6 +11,8 @@ shows what it prints. What fails is kept in the folder `--keep`, with the comman
 from __future__ import annotations
 
 import argparse
+import functools
+import multiprocessing
 import os
 import random
 import resource
@@ -20,7 +22,6 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -228,30 +229,17 @@ def main() -> int:
         return _run_all(options, seeds, work)
 
 
+Result = tuple[int, str, list[str], Outcome] | None
+
+
 def _run_all(options: argparse.Namespace, seeds: Seeds, work: Path) -> int:
     end = time.monotonic() + 60 * options.minutes
     totals: Counter[tuple[str, int]] = Counter()
     failed, slowest, largest, done = 0, 0.0, 0, 0
-
-    def one(number: int) -> tuple[int, str, list[str], Outcome] | None:
-        if time.monotonic() > end:
-            return None
-        folder = work / f"case-{number}"
-        folder.mkdir()
-        try:
-            kind, words = make_case(number, options.seed, seeds, folder)
-            outcome = run_case(words, folder)
-            if outcome.problem:
-                kept = options.keep / f"{options.seed}-{number}"
-                shutil.rmtree(kept, ignore_errors=True)
-                shutil.copytree(folder, kept, symlinks=True)
-                (kept / "COMMAND").write_text(" ".join(words) + "\n", encoding="utf-8", errors="backslashreplace")
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-        return number, kind, words, outcome
-
-    with ThreadPoolExecutor(options.jobs) as pool:
-        for result in pool.map(one, range(options.cases)):
+    run = functools.partial(_run_one, end, options.seed, options.keep, seeds, work)
+    # Processes, not threads: what is forked from a process with threads may find a lock held for ever.
+    with multiprocessing.get_context("fork").Pool(options.jobs) as pool:
+        for result in pool.imap(run, range(options.cases)):
             if result is None:
                 continue
             number, kind, words, outcome = result
@@ -266,6 +254,25 @@ def _run_all(options: argparse.Namespace, seeds: Seeds, work: Path) -> int:
         print(f"{kind:12} status {status}: {count:6}")
     print(f"{done} cases of {options.cases}, {failed} failed; longest {slowest:.1f} s, most memory {largest >> 20} MiB")
     return bool(failed or not done)
+
+
+def _run_one(end: float, seed: int, keep: Path, seeds: Seeds, work: Path, number: int) -> Result:
+    """Run a case; keep its folder if it fails."""
+    if time.monotonic() > end:
+        return None
+    folder = work / f"case-{number}"
+    folder.mkdir()
+    try:
+        kind, words = make_case(number, seed, seeds, folder)
+        outcome = run_case(words, folder)
+        if outcome.problem:
+            kept = keep / f"{seed}-{number}"
+            shutil.rmtree(kept, ignore_errors=True)
+            shutil.copytree(folder, kept, symlinks=True)
+            (kept / "COMMAND").write_text(" ".join(words) + "\n", encoding="utf-8", errors="backslashreplace")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return number, kind, words, outcome
 
 
 if __name__ == "__main__":

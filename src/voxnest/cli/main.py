@@ -42,6 +42,8 @@ def run(app: Callable[[], object]) -> int:
     """Call `app`, tell on stderr in one line what went wrong, and give the exit status."""
     try:
         status = app()
+        if _signals:  # that a library took for the end of its work
+            return _interrupted()
         sys.stdout.flush()
         return status if isinstance(status, int) else 0
     except VoxnestError as error:
@@ -134,5 +136,6 @@ def _interrupted(number: int = 0) -> NoReturn:
 def _end(number: int) -> NoReturn:
     """End at once: threads that compute or decode are not waited for."""
     discard_unfinished()
-    print("interrupted", file=sys.stderr, flush=True)
+    if os.environ.get("LOCAL_RANK", "0") == "0":  # of several processes of a training, one tells
+        print("interrupted", file=sys.stderr, flush=True)
     os._exit(128 + number)

@@ -264,6 +264,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 torch.save(checkpoint, temporary)
         except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
             reason = (isinstance(error, OSError) and error.strerror) or str(error).splitlines()[0]
+            if "unexpected pos" in reason:  # torch's word for it
+                reason = "not all of it could be written, the disk may be full"
             raise CheckpointError(
                 path,
                 f"cannot be written: {reason}; the previous checkpoint is kept",

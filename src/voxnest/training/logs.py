@@ -10,13 +10,17 @@ from lightning.pytorch.callbacks import ProgressBar
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Column
 
 if TYPE_CHECKING:
     from voxnest.training.callbacks import RunControl
     from voxnest.training.config import TrainingConfig
     from voxnest.training.data import SpeakerData
     from voxnest.training.module import TrainingModule
+
+
+WIDE = 100
+"""Columns of a terminal from which on everything finds room."""
 
 
 class MetricsLog(L.Callback):
@@ -138,7 +142,8 @@ class Display(ProgressBar):
         self._stop()
         if not self._enabled:
             return
-        self.console.print(self._summary(trainer, pl_module))  # type: ignore[arg-type]
+        for name, text in self._summary(trainer, pl_module).items():  # type: ignore[arg-type]
+            self.console.print(f"[bold]{name:<12}[/]{escape(text)}", highlight=False, soft_wrap=True)
         if trainer.global_step:
             self.console.print(f"continues after step {trainer.global_step}")
         self._move(self.control.fraction, "first batch")
@@ -170,10 +175,11 @@ class Display(ProgressBar):
 
     def _move(self, fraction: float, text: str) -> None:
         if self._progress is None and self._enabled and self.console.is_terminal:
-            columns = (SpinnerColumn(), BarColumn(24), TextColumn("{task.percentage:>3.0f}%"))
-            self._progress = Progress(
-                *columns, TimeElapsedColumn(), TextColumn("{task.description}"), console=self.console
-            )
+            bar = BarColumn(24 if self.console.width >= WIDE else 8)
+            share = TextColumn("{task.percentage:>3.0f}%", table_column=Column(min_width=4))
+            spent = TimeElapsedColumn(table_column=Column(min_width=7))
+            what = TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1))
+            self._progress = Progress(SpinnerColumn(), bar, share, spent, what, console=self.console)
             self._task = self._progress.add_task(text, total=1.0)
             self._progress.start()
         if self._progress is not None:
@@ -191,18 +197,21 @@ class Display(ProgressBar):
         total = f"/{self.control.limits.steps}" if self.control.limits.steps else ""
         parts = [f"step {trainer.global_step}{total}"]
         if "loss" in values:
-            parts += [f"loss {values['loss']:.3f}", f"lr {values['lr']:.1e}"]
-            parts += [f"{values['crops_per_second']:.0f} crops/s"]
+            parts.append(f"loss {values['loss']:.3f}")
         rates = [(int(name[4:]), rate) for name, rate in values.items() if name.startswith("eer/")]
         if rates:
             parts.append(f"EER {max(rates)[1]:.2%}")
+        if "loss" in values:
+            parts.append(f"{values['crops_per_second']:.0f} crops/s")
+            if self._progress is None or self.console.width >= WIDE:
+                parts.append(f"lr {values['lr']:.1e}")
         if self._progress is not None:
             self._move(self.control.fraction, " · ".join(parts))
         else:
             self.console.print(f"{self.control.fraction:4.0%}  " + " · ".join(parts), highlight=False)
             self._printed = self.log_values.logged
 
-    def _summary(self, trainer: L.Trainer, module: TrainingModule) -> Table:
+    def _summary(self, trainer: L.Trainer, module: TrainingModule) -> dict[str, str]:
         data: SpeakerData = trainer.datamodule  # type: ignore[attr-defined]
         config, limits = self.config, self.control.limits
         encoder = module.encoder
@@ -214,7 +223,6 @@ class Display(ProgressBar):
         ends += [f"{limits.seconds / 60:g} min"] if limits.seconds else []
         batch = config.crops.batch_size * trainer.world_size * config.trainer.accumulate
         processes = f" · {trainer.world_size} processes" if trainer.world_size > 1 else ""
-        table = Table.grid(padding=(0, 2))
         rows = {
             "model": f"{config.model.name}{overrides} · {parameters / 1e6:.2f} M parameters · {dims}-D",
             "corpus": f"{len(data.crops.speakers):,} speakers · {data.utterances:,} utterances · "
@@ -223,11 +231,9 @@ class Display(ProgressBar):
             "training": f"{' or '.join(ends)} · {batch} crops of {config.crops.duration:g} s a step · "
             f"{len(data.loader):,} batches an epoch",
             "device": f"{module.device.type.upper()}{processes} · precision {config.trainer.precision}",
-            "run folder": escape(str(config.output)),
+            "run folder": str(config.output),
         }
         if data.left_out:
             count, listed = data.left_out
-            rows["left out"] = f"{count:,} that cannot be read: {escape(str(listed))}"
-        for name, text in rows.items():
-            table.add_row(f"[bold]{name}", text)
-        return table
+            rows["left out"] = f"{count:,} that cannot be read: {listed}"
+        return rows

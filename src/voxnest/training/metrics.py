@@ -97,7 +97,8 @@ class Events(TensorBoardLogger):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Add the values."""
         with writing(self.path):
-            super().log_metrics(dict(metrics), step)
+            for name, value in metrics.items():
+                self.experiment.add_scalar(name, value, step)
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
