@@ -13,7 +13,7 @@ from pathlib import Path
 
 from voxnest import load_encoder, save_encoder
 from voxnest.evaluation import evaluate
-from voxnest.hub.checkpoint import DEFAULT_FILE
+from voxnest.hub.checkpoint import DEFAULT, DEFAULT_FILE
 from voxnest.zoo.registry import LEVEL
 
 CARD = {
@@ -37,6 +37,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=DEFAULT_FILE)
     options = parser.parse_args()
     encoder = load_encoder(options.encoder)
+    encoder.name = DEFAULT
     encoder.frontend.level = encoder.config["level"] = options.level
     development = evaluate(encoder, options.development)
     encoder.thresholds = {dim: result.threshold for dim, result in development.dims.items()}

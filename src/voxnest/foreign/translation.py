@@ -25,7 +25,7 @@ ENDING: Renames = [
 
 Adapt = Callable[[Tensor, Tensor, str], Tensor]
 """Brings a foreign weight into the axes of ours, which has that key. One that cannot fit is given back as it is."""
-_LISTED = 20
+_LISTED = 8
 """Keys of a kind that an error names; the names of many more say nothing new."""
 
 
