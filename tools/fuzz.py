@@ -23,6 +23,7 @@ import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -33,6 +34,17 @@ MEMORY = 2 << 30
 """Bytes of a process, all it has mapped of torch included."""
 SECONDS = 30.0
 """The longest that a case may take; a loaded machine has its share in that."""
+
+IMPORTED_ONCE = (
+    "voxnest.cli.app",
+    "voxnest.training.run",
+    "voxnest.evaluation",
+    "voxnest.matryoshka.fit",
+    "torch.utils.tensorboard",
+    "matplotlib.backends.backend_svg",
+    "rich.progress",
+)
+"""What commands import at first use; here before anything forks."""
 
 EXTREMES = [0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 2**63 - 1, 2**64 - 1]
 # fmt: off
@@ -220,6 +232,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         os.environ["VOXNEST_HOME"] = str(work / "home")
+        for module in IMPORTED_ONCE:
+            import_module(module)
         seeds = make_seeds(work / "seeds", options.kind)
         if options.only is not None:
             kind, words = make_case(options.only, options.seed, seeds, work / "case")
