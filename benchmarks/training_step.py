@@ -22,8 +22,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from voxnest.foreign.redimnet import from_official
 from voxnest.frontends import mel_filters
+from voxnest.hub import convert
 from voxnest.losses import AAMSoftmax
 
 # ReDimNet b0 as wespeaker publishes it, with the official analysis hop.
@@ -129,8 +129,8 @@ def main() -> None:
     weights = {key: value.clone() for key, value in reference.state_dict().items()}
     steps = {
         "official ReDimNet b0, float32": make_step(reference, bfloat16=False),
-        "voxnest redimnet-b0, float32": make_step(from_official(B0, weights), bfloat16=False),
-        "voxnest redimnet-b0, bf16-mixed": make_step(from_official(B0, weights), bfloat16=True),
+        "voxnest redimnet-b0, float32": make_step(convert("redimnet", B0, weights), bfloat16=False),
+        "voxnest redimnet-b0, bf16-mixed": make_step(convert("redimnet", B0, weights), bfloat16=True),
     }
     batches = make_batches(options.steps, options.batch_size, options.seconds)
     times: dict[str, list[float]] = {name: [] for name in steps}

@@ -11,7 +11,8 @@ from torch import Tensor
 import golden_files
 from voxnest import create_encoder
 from voxnest.errors import AudioError, CheckpointError, ConfigError
-from voxnest.foreign.campplus import from_3dspeaker, from_official, translate_key
+from voxnest.foreign.campplus import TRANSLATION
+from voxnest.hub import convert
 from voxnest.models.campplus import (
     CAMPPlusConfig,
     ContextMask,
@@ -52,7 +53,7 @@ def read_golden(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 @pytest.mark.parametrize("name", ["campplus", "campplus-3dspeaker"])
 def test_embedding_equals_that_of_the_reference(golden: Path, name: str) -> None:
     file, weights = read_golden(golden / f"{name}.json.gz")
-    encoder = from_official(file["config"], weights)
+    encoder = convert("campplus", file["config"], weights)
     expected = golden_files.expected(file)
     for gradient in (False, True):  # without, the dense blocks write into one buffer
         with torch.set_grad_enabled(gradient):
@@ -63,7 +64,7 @@ def test_embedding_equals_that_of_the_reference(golden: Path, name: str) -> None
 
 def test_model_of_3dspeaker_has_its_filter_bank_and_settings_build_it_again(golden: Path) -> None:
     file, weights = read_golden(golden / "campplus-3dspeaker.json.gz")
-    encoder = from_3dspeaker(file["config"], weights)
+    encoder = convert("campplus", file["config"], weights)
     again = build(encoder.name, encoder.config)
     again.load_state_dict(encoder.state_dict())
     waveform = torch.randn(1, 4000)
@@ -92,25 +93,25 @@ def test_other_pooling_of_wespeaker_is_read_from_either_of_its_two_names(golden:
     keys += [
         f"{pool}.linear{n}.{leaf}" for pool in ("pool", "xvector.stats") for n in (1, 2) for leaf in ("weight", "bias")
     ]
-    weights = {key: ours[translate_key(key)] for key in keys}
+    weights = {key: ours[TRANSLATION.key(key, {})] for key in keys}
     weights = {key: value[..., None] if value.ndim == 2 else value for key, value in weights.items()}
-    again = from_official(config, weights)
+    again = convert("campplus", config, weights)
     torch.testing.assert_close(again.state_dict(), ours, rtol=0, atol=0)
 
 
 def test_wrong_weights_and_arguments_are_listed(golden: Path) -> None:
     file, weights = read_golden(golden / "campplus.json.gz")
     with pytest.raises(CheckpointError, match=r"1 missing key: head\.linear\.weight"):
-        from_official(file["config"], {key: value for key, value in weights.items() if "dense.linear" not in key})
+        convert("campplus", file["config"], {key: value for key, value in weights.items() if "dense.linear" not in key})
     with pytest.raises(CheckpointError, match=r"'xvector\.block4"):
-        from_official(file["config"], {**weights, "xvector.block4.weight": torch.zeros(1)})
+        convert("campplus", file["config"], {**weights, "xvector.block4.weight": torch.zeros(1)})
     with pytest.raises(CheckpointError, match="shape"):
-        from_official({**file["config"], "embed_dim": 192}, weights)
+        convert("campplus", {**file["config"], "embed_dim": 192}, weights)
     for key, value in (("depth", 3), ("config_str", "batchnorm-prelu"), ("pooling_func", "mean")):
         with pytest.raises(ConfigError, match=str(value)):
-            from_official({**file["config"], key: value}, weights)
+            convert("campplus", {**file["config"], key: value}, weights)
     with pytest.raises(ConfigError, match="pooling_func"):
-        from_3dspeaker({"embedding_size": 512, "pooling_func": "ASTP"}, weights)
+        convert("campplus", {"embedding_size": 512, "pooling_func": "ASTP"}, weights)
 
 
 def test_every_parameter_learns() -> None:

@@ -7,7 +7,7 @@ import torch
 
 import golden_files
 from voxnest.errors import AudioError, CheckpointError, ConfigError
-from voxnest.foreign.df_resnet import from_official
+from voxnest.hub import convert
 from voxnest.models.df_resnet import build
 from voxnest.models.encoder import SpeakerEncoder
 from voxnest.zoo.cards.df_resnet import CARDS, SIZES
@@ -23,7 +23,7 @@ def small(**settings: object) -> SpeakerEncoder:
 def test_embedding_equals_that_of_wespeaker(golden: Path, depth: int) -> None:
     name = f"gemini-dfresnet{depth}"
     file = golden_files.read(golden / f"{name}.json.gz")
-    encoder = from_official(file["config"], golden_files.make_state_dict(file), name)
+    encoder = convert(name, file["config"], golden_files.make_state_dict(file))
     expected = golden_files.expected(file)
     with torch.inference_mode():
         embedding = encoder.embed_features(golden_files.make_input(file).transpose(1, 2))
@@ -92,6 +92,6 @@ def test_weights_that_do_not_fit_are_refused(golden: Path) -> None:
     file = golden_files.read(golden / "gemini-dfresnet60.json.gz")
     weights = golden_files.make_state_dict(file)
     with pytest.raises(CheckpointError, match=r"missing keys: backbone\.stages\.2\."):
-        from_official(file["config"], weights, "gemini-dfresnet114")
+        convert("gemini-dfresnet114", file["config"], weights)
     with pytest.raises(ConfigError, match="gemini-dfresnet237"):
-        from_official(file["config"], weights, "gemini-dfresnet61")
+        convert("gemini-dfresnet61", file["config"], weights)

@@ -11,8 +11,9 @@ from torch.nn import functional as F
 import golden_files
 from voxnest import create_encoder, load_encoder
 from voxnest.errors import AudioError, CheckpointError, ConfigError
-from voxnest.foreign.ecapa import from_official, from_speechbrain, read_hyperparameters
+from voxnest.foreign.speechbrain import ARCHITECTURE, read_hyperparameters
 from voxnest.frontends.speechbrain import SpeechBrainFbank
+from voxnest.hub import convert
 from voxnest.models.ecapa import ECAPAConfig, build
 from voxnest.zoo.counting import count_parameters
 
@@ -48,7 +49,7 @@ modules:
 @pytest.mark.parametrize("size", ["512", "1024"])
 def test_embedding_equals_that_of_wespeaker(golden: Path, size: str) -> None:
     file = golden_files.read(golden / f"ecapa-tdnn-{size}.json.gz")
-    encoder = from_official(file["config"], golden_files.make_state_dict(file), file["architecture"])
+    encoder = convert(file["architecture"], file["config"], golden_files.make_state_dict(file))
     expected = golden_files.expected(file)
     with torch.inference_mode():
         embedding = encoder.embed_features(golden_files.make_input(file).transpose(1, 2))
@@ -70,7 +71,7 @@ def test_wespeaker_model_without_context_and_with_normalised_embedding_is_recogn
     weights["pool.linear1.weight"] = weights["pool.linear1.weight"][:, :1536]
     weights.update({f"bn2.{leaf}": torch.rand(192) for leaf in ("weight", "bias", "running_mean", "running_var")})
     weights["bn2.num_batches_tracked"] = torch.zeros(())
-    encoder = from_official({**file["config"], "emb_bn": True}, weights)
+    encoder = convert("ecapa-tdnn-512", {**file["config"], "emb_bn": True}, weights)
     assert not encoder.config["global_context"]
     assert encoder.config["out_norm"]
 
@@ -79,13 +80,15 @@ def test_wrong_wespeaker_weights_are_listed(golden: Path) -> None:
     file = golden_files.read(golden / "ecapa-tdnn-512.json.gz")
     weights = golden_files.make_state_dict(file)
     with pytest.raises(CheckpointError, match=r"head\.linear\.bias"):
-        from_official(file["config"], {key: value for key, value in weights.items() if key != "linear.bias"})
+        convert(
+            "ecapa-tdnn-512", file["config"], {key: value for key, value in weights.items() if key != "linear.bias"}
+        )
     with pytest.raises(CheckpointError, match="'layer5"):
-        from_official(file["config"], {**weights, "layer5.conv.bias": torch.zeros(1)})
+        convert("ecapa-tdnn-512", file["config"], {**weights, "layer5.conv.bias": torch.zeros(1)})
     with pytest.raises(CheckpointError, match="shape"):
-        from_official({**file["config"], "channels": 256}, weights)
+        convert("ecapa-tdnn-512", {**file["config"], "channels": 256}, weights)
     with pytest.raises(ConfigError, match="depth"):
-        from_official({**file["config"], "depth": 3}, weights)
+        convert("ecapa-tdnn-512", {**file["config"], "depth": 3}, weights)
 
 
 def test_embedding_equals_that_of_speechbrain() -> None:
@@ -138,7 +141,7 @@ def test_speechbrain_model_of_another_kind_is_refused(section: str, argument: st
     sections: dict[str, Any] = {"embedding_model": SMALL_SPEECHBRAIN}
     sections[section] = {**sections.get(section, {}), argument: value}
     with pytest.raises(ConfigError, match=argument):
-        from_speechbrain(sections, {})
+        convert(ARCHITECTURE, sections, {})
 
 
 def test_speechbrain_filter_bank_has_its_shape_range_and_zero_mean() -> None:
@@ -240,7 +243,7 @@ def make_speechbrain() -> tuple[Any, dict[str, Tensor]]:
     for key in list(weights):
         if key.endswith("running_var"):
             weights[key.replace("running_var", "num_batches_tracked")] = torch.zeros((), dtype=torch.long)
-    return from_speechbrain({"embedding_model": SMALL_SPEECHBRAIN}, weights), weights
+    return convert(ARCHITECTURE, {"embedding_model": SMALL_SPEECHBRAIN}, weights), weights
 
 
 def speechbrain_embedding(weights: dict[str, Tensor], x: Tensor, *, dilations: list[int], scale: int) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 import golden_files
 from voxnest import create_encoder
 from voxnest.errors import AudioError, CheckpointError, ConfigError
-from voxnest.foreign.eres2net import from_3dspeaker, from_official
+from voxnest.hub import convert
 from voxnest.models.encoder import SpeakerEncoder
 from voxnest.models.eres2net import AttentionalFusion, ERes2NetBlock, ERes2NetConfig, build
 from voxnest.zoo.cards.eres2net import CARDS, SIZES
@@ -40,7 +40,7 @@ def read_golden(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 @pytest.mark.parametrize("name", GOLDEN)
 def test_embedding_equals_that_of_the_reference(golden: Path, name: str) -> None:
     file, weights = read_golden(golden / f"{name}.json.gz")
-    encoder = from_official(file["config"], weights, file["architecture"])
+    encoder = convert(file["architecture"], file["config"], weights)
     expected = golden_files.expected(file)
     with torch.inference_mode():
         embedding = embed(encoder, golden_files.make_input(file).transpose(1, 2))
@@ -52,7 +52,7 @@ def test_embedding_equals_that_of_the_reference(golden: Path, name: str) -> None
 
 def test_model_of_3dspeaker_has_its_filter_bank_and_settings_build_it_again(golden: Path) -> None:
     file, weights = read_golden(golden / "eres2net-aug-small.json.gz")
-    encoder = from_3dspeaker(file["config"], weights, "eres2net-aug")
+    encoder = convert("eres2net-aug", file["config"], weights)
     assert encoder.frontend.scale == 1.0
     again = build(encoder.name, encoder.config)
     again.load_state_dict(encoder.state_dict())
@@ -65,15 +65,15 @@ def test_wrong_weights_and_arguments_are_listed(golden: Path) -> None:
     file, weights = read_golden(golden / "eres2netv2-small.json.gz")
     config, name = file["config"], file["architecture"]
     with pytest.raises(CheckpointError, match=r"10 missing keys: .*backbone\.fusions\.0\.squeeze\.norm\.running_mean"):
-        from_3dspeaker(config, {key: value for key, value in weights.items() if "fuse34" not in key}, name)
+        convert(name, config, {key: value for key, value in weights.items() if "fuse34" not in key})
     with pytest.raises(CheckpointError, match=r"unexpected key: 'fuse5\.weight'"):
-        from_3dspeaker(config, {**weights, "fuse5.weight": torch.zeros(1)}, name)
+        convert(name, config, {**weights, "fuse5.weight": torch.zeros(1)})
     with pytest.raises(CheckpointError, match="shape"):
-        from_3dspeaker({**config, "baseWidth": 32}, weights, name)
+        convert(name, {**config, "baseWidth": 32}, weights)
     with pytest.raises(ConfigError, match="depth"):
-        from_3dspeaker({**config, "depth": 3}, weights, name)
+        convert(name, {**config, "depth": 3}, weights)
     with pytest.raises(ConfigError, match="eres2net34"):
-        from_3dspeaker(config, weights, "eres2net34")
+        convert("eres2net34", config, weights)
 
 
 @pytest.mark.parametrize("name", ["eres2net-base", "eres2net-large", "eres2netv2"])

@@ -9,7 +9,9 @@ import torch
 import golden_files
 from voxnest import create_encoder
 from voxnest.errors import AudioError, CheckpointError, ConfigError
-from voxnest.foreign.next_tdnn import from_official, translate_settings
+from voxnest.foreign.description import Description
+from voxnest.foreign.next_tdnn import TRANSLATION
+from voxnest.hub import convert
 from voxnest.models.encoder import SpeakerEncoder
 from voxnest.models.next_tdnn import GlobalResponseNorm, build
 from voxnest.zoo.cards.next_tdnn import CARDS
@@ -26,7 +28,7 @@ def small(**settings: Any) -> SpeakerEncoder:
 @pytest.mark.parametrize("name", ["c128-b3", "c256-b3", "light-c128-b3", "light-c256-b3"])
 def test_embedding_equals_the_official_one(golden: Path, name: str) -> None:
     file = golden_files.read(golden / f"next-tdnn-{name}.json.gz")
-    encoder = from_official(file["config"], golden_files.make_state_dict(file))
+    encoder = convert("next-tdnn", file["config"], golden_files.make_state_dict(file))
     expected = golden_files.expected(file)
     with torch.inference_mode():
         embedding = encoder.embed_features(golden_files.make_input(file))
@@ -50,14 +52,15 @@ def test_a_lightning_file_loads_with_its_prefix_front_end_and_losses(golden: Pat
     released = {f"speaker_net.{key.replace('aggregation.', 'aggregate.')}": value for key, value in weights.items()}
     released["speaker_net.feature_extractor.mel_spectrogram.mel_scale.fb"] = torch.zeros(257, 80)
     released["speaker_net.loss_function.weight"] = released["loss_function.weight"] = torch.zeros(5994, 192)
-    same, features = from_official(file["config"], released), golden_files.make_input(file)
+    same, features = convert("next-tdnn", file["config"], released), golden_files.make_input(file)
     with torch.inference_mode():
-        expected = from_official(file["config"], weights).embed_features(features)
+        expected = convert("next-tdnn", file["config"], weights).embed_features(features)
         torch.testing.assert_close(same.embed_features(features), expected, atol=0, rtol=0)
 
 
 def test_an_encoder_of_a_checkpoint_can_be_built_again_from_its_settings() -> None:
-    settings = translate_settings({**OFFICIAL, "drop_path_rate": 0.1, "aggregation": "vap_bn_tanh_fc_bn"})
+    arguments = {**OFFICIAL, "drop_path_rate": 0.1, "aggregation": "vap_bn_tanh_fc_bn"}
+    settings = TRANSLATION.settings(Description("next-tdnn", arguments, {}))
     encoder = build("next-tdnn", settings)
     assert encoder.config["light"] is True  # as in the official class where `block` is not given
     assert encoder.config["channels"] == 8
@@ -72,11 +75,11 @@ def test_a_wrong_checkpoint_is_an_error_that_lists_the_keys() -> None:
         CheckpointError,
         match=r"1 unexpected key: 'model\.stem\.9\.weight'; 55 missing keys: backbone\.mix\.bias, .*, \.\.\.",
     ):
-        from_official(OFFICIAL, weights)
+        convert("next-tdnn", OFFICIAL, weights)
     with pytest.raises(CheckpointError, match=r"\[8, 24, 5\]"):
-        from_official(OFFICIAL, {"model.stem.0.0.weight": torch.zeros(8, 24, 5)})
+        convert("next-tdnn", OFFICIAL, {"model.stem.0.0.weight": torch.zeros(8, 24, 5)})
     with pytest.raises(CheckpointError, match=r"no weights under 'model\.' among 1 keys"):
-        from_official(OFFICIAL, {"encoder.weight": torch.zeros(1)})
+        convert("next-tdnn", OFFICIAL, {"encoder.weight": torch.zeros(1)})
 
 
 @pytest.mark.parametrize(
@@ -92,7 +95,7 @@ def test_unsupported_arguments_of_the_official_classes_are_config_errors(
     arguments: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        from_official({**OFFICIAL, **arguments}, {})
+        convert("next-tdnn", {**OFFICIAL, **arguments}, {})
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import torch
 import golden_files
 from voxnest import create_encoder
 from voxnest.errors import AudioError, CheckpointError, ConfigError
-from voxnest.foreign.resnet import from_official
+from voxnest.hub import convert
 from voxnest.models.encoder import SpeakerEncoder
 from voxnest.models.pooling import POOLINGS
 from voxnest.models.resnet import build
@@ -24,7 +24,7 @@ def small(**settings: object) -> SpeakerEncoder:
 @pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet293"])
 def test_embedding_equals_that_of_wespeaker(golden: Path, name: str) -> None:
     file = golden_files.read(golden / f"{name}.json.gz")
-    encoder = from_official(file["config"], golden_files.make_state_dict(file), name)
+    encoder = convert(name, file["config"], golden_files.make_state_dict(file))
     expected = golden_files.expected(file)
     with torch.inference_mode():
         embedding = encoder.embed_features(golden_files.make_input(file).transpose(1, 2))
@@ -146,9 +146,9 @@ def test_wrong_settings_are_refused(settings: dict[str, object], named: str) -> 
 
 def test_an_argument_or_size_that_wespeaker_lacks_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"m_channels.*feat_dim"):
-        from_official({"m_channels": 3}, {}, "resnet18")
+        convert("resnet18", {"m_channels": 3}, {})
     with pytest.raises(ConfigError, match=r"resnet19.*resnet34"):
-        from_official({}, {}, "resnet19")
+        convert("resnet19", {}, {})
 
 
 def test_weights_that_do_not_fit_are_refused_with_a_list(golden: Path) -> None:
@@ -160,9 +160,9 @@ def test_weights_that_do_not_fit_are_refused_with_a_list(golden: Path) -> None:
         r"unexpected key: 'extra'; 1 wrong shape: 'seg_1\.bias' of shape \[7\] rather than \[256\]; 1 missing key: "
     )
     with pytest.raises(CheckpointError, match=problems + r"backbone\.stages\.1\.0\.conv1\.norm\.weight"):
-        from_official(file["config"], weights, "resnet18")
+        convert("resnet18", file["config"], weights)
     with pytest.raises(CheckpointError, match=r"resnet34.*missing keys"):
-        from_official(file["config"], golden_files.make_state_dict(file), "resnet34")
+        convert("resnet34", file["config"], golden_files.make_state_dict(file))
 
 
 def test_weights_without_counters_are_read(golden: Path) -> None:
@@ -174,6 +174,6 @@ def test_weights_without_counters_are_read(golden: Path) -> None:
     features = torch.randn(1, 80, 20)
     with torch.inference_mode():
         torch.testing.assert_close(
-            from_official(file["config"], kept, "resnet18").embed_features(features),
-            from_official(file["config"], weights, "resnet18").embed_features(features),
+            convert("resnet18", file["config"], kept).embed_features(features),
+            convert("resnet18", file["config"], weights).embed_features(features),
         )

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 import golden_files
 from voxnest import create_encoder
 from voxnest.errors import AudioError, CheckpointError, ConfigError
-from voxnest.foreign.xvector import from_official
+from voxnest.hub import convert
 from voxnest.models.xvector import CONTEXTS, build
 from voxnest.zoo.cards.xvector import CARDS
 from voxnest.zoo.counting import count_macs, count_parameters
@@ -35,7 +35,7 @@ def make_weights() -> dict[str, Tensor]:
 
 def test_embedding_equals_that_of_wespeaker() -> None:
     weights, features = make_weights(), torch.randn(2, 20, 33)
-    encoder = from_official(ARGUMENTS, weights)
+    encoder = convert("xvector", ARGUMENTS, weights)
     x = features
     for index, (_, dilation) in enumerate(CONTEXTS):
         key = f"frame_{index + 1}"
@@ -57,7 +57,7 @@ def test_attentive_pooling_has_the_weights_of_the_checkpoint() -> None:
         "linear2.bias": [24],
     }
     weights = make_weights() | {f"pool.{key}": torch.randn(shape) for key, shape in pooling.items()}
-    loaded = from_official({**ARGUMENTS, "pooling_func": "ASTP"}, weights).pooling.state_dict()
+    loaded = convert("xvector", {**ARGUMENTS, "pooling_func": "ASTP"}, weights).pooling.state_dict()
     assert torch.equal(loaded["pooling.attend.weight"], weights["pool.linear1.weight"][..., 0])
     assert torch.equal(loaded["pooling.score.weight"], weights["pool.linear2.weight"][..., 0])
     assert torch.equal(loaded["linear.weight"], weights["seg_1.weight"])
@@ -66,9 +66,9 @@ def test_attentive_pooling_has_the_weights_of_the_checkpoint() -> None:
 def test_wrong_weights_and_arguments_are_named() -> None:
     weights = make_weights()
     with pytest.raises(CheckpointError, match=r"head\.linear\.bias"):
-        from_official(ARGUMENTS, {key: value for key, value in weights.items() if key != "seg_2.bias"})
+        convert("xvector", ARGUMENTS, {key: value for key, value in weights.items() if key != "seg_2.bias"})
     with pytest.raises(ConfigError, match="depth"):
-        from_official({**ARGUMENTS, "depth": 3}, weights)
+        convert("xvector", {**ARGUMENTS, "depth": 3}, weights)
 
 
 def test_size_is_the_published_one() -> None:

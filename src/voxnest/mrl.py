@@ -18,8 +18,9 @@ from voxnest import losses
 from voxnest.audio import SAMPLE_RATE, read_audio
 from voxnest.errors import AudioError, ConfigError, TrialError
 from voxnest.evaluation import Trial, evaluate
-from voxnest.foreign.conversion import convert_mrl
-from voxnest.foreign.redimnet import translate_settings
+from voxnest.foreign.encoders import make_encoder
+from voxnest.foreign.redimnet import ARGUMENTS
+from voxnest.foreign.redimnet_mrl import describe_mrl
 from voxnest.hub.checkpoint import load_encoder
 from voxnest.hub.releases import names_release
 from voxnest.inference import embed_files
@@ -132,7 +133,7 @@ class ReDimNetMRL(SpeakerEncoder):
     """
 
     def __init__(self, embed_dim: int = 256, mrl_dims: Iterable[int] | None = None, **arguments: Any) -> None:
-        settings = {**translate_settings(arguments), "dims": _all_dims(embed_dim, mrl_dims), "out_norm": False}
+        settings = {**ARGUMENTS.translate(arguments), "dims": _all_dims(embed_dim, mrl_dims), "out_norm": False}
         self._take(FAMILY.build(settings))
 
     @classmethod
@@ -210,7 +211,7 @@ class ReDimNetMRL(SpeakerEncoder):
         """
         if not any(key.removeprefix("module.").startswith("projection.") for key in state_dict):
             return super().load_state_dict(state_dict, strict, assign)
-        trained = convert_mrl({"model_state_dict": state_dict}, "model_state_dict")
+        trained = make_encoder(describe_mrl({"model_state_dict": state_dict}, "model_state_dict"))
         result = super().load_state_dict(trained.state_dict(), strict, assign)
         self.frontend = trained.frontend.to(self.head.linear.weight.device).train(self.training)
         self.config = {**self.config, "hop_length": trained.config["hop_length"]}

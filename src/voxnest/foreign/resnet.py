@@ -1,30 +1,32 @@
-"""wespeaker's ResNets: their arguments and keys as ours. Its other 2-D networks, and 3D-Speaker's, are named alike."""
+"""wespeaker's `ResNet*`, `SimAM_ResNet*_ASP`, `Res2Net34_*` and `Gemini_DF_ResNet*`.
+
+Its other 2-D networks, and 3D-Speaker's, are named alike. With `two_emb_layer` the embedding is that of the second
+layer, as wespeaker's own extraction gives it.
+"""
 
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable
 
-from torch import Tensor
-
-from voxnest.errors import ConfigError, one_of
-from voxnest.foreign.translation import ENDING, Renames, apply_renames, load_weights
-from voxnest.models.encoder import SpeakerEncoder
-from voxnest.models.pooling import HiddenLayer
-from voxnest.models.resnet import build
+from voxnest.foreign.settings import Arguments, Rule, dims
+from voxnest.foreign.translation import Settings, Translation
+from voxnest.foreign.weights import ENDING, Renames, apply_renames, numbered
+from voxnest.models import df_resnet, resnet
+from voxnest.zoo.cards.df_resnet import SIZES as DF_SIZES
 from voxnest.zoo.cards.resnet import SIZES
 
-_SETTINGS = {
+RULES: dict[str, Rule] = {
     "feat_dim": "bins",
-    "acoustic_dim": "bins",
-    "in_planes": "channels",
     "pooling_func": "pooling",
+    "embed_dim": dims,
     "two_emb_layer": "hidden_layer",
 }
+"""What all of wespeaker's 2-D networks have."""
+# Dropout acts in training only, and on no weight.
+_ARGUMENTS = Arguments({**RULES, "acoustic_dim": "bins", "in_planes": "channels"}, ignored=["dropout"])
 
-# In order; each rule is tried on what the ones before have made of the key.
 _RENAMES: Renames = [
     (r"^front\.", ""),
-    (r"^layer(\d)\.", lambda match: f"stages.{int(match[1]) - 1}."),
+    (r"^layer(\d)\.", numbered("stages.")),
     (r"\b(downsample|shortcut)\.0\.", "shortcut.conv."),
     (r"\b(downsample|shortcut)\.1\.", "shortcut.norm."),
     (r"\bconvs\.0\.", "conv2."),
@@ -39,53 +41,38 @@ _RENAMES: Renames = [
     (r"^bottleneck\.", "head.linear."),
 ]
 
-
-def from_official(
-    config: Mapping[str, Any], state_dict: Mapping[str, Tensor], name: str = "resnet34"
-) -> SpeakerEncoder:
-    """Build the encoder that a checkpoint of wespeaker's `ResNet*`, `SimAM_ResNet*_ASP` or `Res2Net34_*` holds.
-
-    With `two_emb_layer` the embedding is that of the second layer, as wespeaker's own extraction gives it.
-
-    Args:
-        config: arguments of wespeaker's function.
-        state_dict: its weights.
-        name: which of `SIZES` it is, and what to call the encoder.
-
-    Raises:
-        ConfigError: for another name, or an argument that is not supported.
-        CheckpointError: if keys are missing or unexpected, or shapes differ; it lists them.
-    """
-    encoder = build(name, translate_settings(config, SIZES, name))
-    load_weights(encoder, name, state_dict, lambda key: translate_key(key, _RENAMES, encoder))
-    return encoder.eval()
+_DF_RENAMES: Renames = [
+    (r"^downsample_layers\.0\.", "stem."),
+    (r"^downsample_layers\.(\d)\.", numbered("downsampling.")),
+    (r"^(stem|downsampling\.\d)\.0\.", r"\1.conv."),
+    (r"^(stem|downsampling\.\d)\.1\.", r"\1.norm."),
+    (r"\bconv(\d)\.(?=weight)", r"conv\1.conv."),
+    (r"\bbn(\d)\.", r"conv\1.norm."),
+    (r"^(stem|downsampling|stages)\.", r"backbone.\1."),
+]
 
 
-def translate_settings(config: Mapping[str, Any], sizes: Mapping[str, Mapping[str, Any]], name: str) -> dict[str, Any]:
-    """Arguments of wespeaker's 2-D networks as settings of ours, on top of those of the size `name`.
+def key_2d(renames: Renames) -> Callable[[str, Settings], str]:
+    """What translates the keys of a 2-D network; `renames` are the rules of its backbone."""
 
-    Raises:
-        ConfigError: for an unknown size, or an argument that these networks do not have.
-    """
-    if name not in sizes:
-        raise ConfigError("architecture", repr(name), one_of(name, sizes))
-    settings = dict(sizes[name])
-    for key, value in config.items():
-        if key in _SETTINGS:
-            settings[_SETTINGS[key]] = value
-        elif key == "embed_dim":
-            settings["dims"] = (value,)
-        elif key != "dropout":  # in training only, and on no weight
-            raise ConfigError(key, repr(value), one_of(value, (*_SETTINGS, "embed_dim", "dropout")))
-    return settings
+    def translate(key: str, settings: Settings) -> str:
+        hidden = settings["hidden_layer"]
+        if key.startswith("pool."):
+            return apply_renames(key, ENDING).replace("pooling.", "pooling.pooling." if hidden else "pooling.", 1)
+        key = re.sub(r"^seg_1\.", "pooling.linear." if hidden else "head.linear.", key)
+        key = re.sub(r"^seg_bn_1\.", "pooling.norm.", key)
+        key = re.sub(r"^seg_2\.", "head.linear.", key)
+        return apply_renames(key, renames)
+
+    return translate
 
 
-def translate_key(key: str, renames: Renames, encoder: SpeakerEncoder) -> str:
-    """Our name of a key of one of wespeaker's or 3D-Speaker's 2-D networks; `renames` are the rules of its backbone."""
-    hidden = isinstance(encoder.pooling, HiddenLayer)
-    if key.startswith("pool."):
-        return apply_renames(key, ENDING).replace("pooling.", "pooling.pooling." if hidden else "pooling.", 1)
-    key = re.sub(r"^seg_1\.", "pooling.linear." if hidden else "head.linear.", key)
-    key = re.sub(r"^seg_bn_1\.", "pooling.norm.", key)
-    key = re.sub(r"^seg_2\.", "head.linear.", key)
-    return apply_renames(key, renames)
+# The architecture is the size; arguments come on top of its settings.
+TRANSLATION = Translation(
+    resnet.FAMILY, lambda its: {**SIZES[its.architecture], **_ARGUMENTS.translate(its.config)}, key_2d(_RENAMES)
+)
+DF_TRANSLATION = Translation(
+    df_resnet.FAMILY,
+    lambda its: {**DF_SIZES[its.architecture], **_ARGUMENTS.translate(its.config)},
+    key_2d(_DF_RENAMES),
+)

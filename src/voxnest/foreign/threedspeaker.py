@@ -5,53 +5,31 @@ table is in its `speakerlab/bin/infer_sv.py`) and what its training writes (`emb
 """
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from voxnest.errors import CheckpointError
-from voxnest.foreign.pickles import read_pickle
+from voxnest.foreign.description import Description
 from voxnest.models.eres2net import ERes2NetConfig
 from voxnest.zoo.cards.eres2net import SIZES
-
-Description = tuple[str, dict[str, Any], dict[str, Tensor]]
-"""Architecture, constructor arguments and state dict, as `voxnest.hub.convert` takes them."""
 
 _EXPECTED = "a CAM++, ERes2Net or ERes2NetV2 checkpoint of 3D-Speaker"
 _BINS = 80
 """Of every released model and recipe."""
 
 
-def read_3dspeaker(path: Path) -> Description:
-    """What a file of 3D-Speaker holds; no code in it is run.
-
-    Raises:
-        CheckpointError: if the file is damaged, needs code to be run, or is of another kind; it says of which.
-
-    Examples:
-        >>> encoder = convert(*read_3dspeaker(Path("campplus_cn_common.bin")))
-    """
-    return describe(read_pickle(path, _EXPECTED), path)
-
-
-def describe(contents: Any, source: object) -> Description:
+def describe_3dspeaker(contents: Mapping[Any, Tensor], source: object) -> Description:
     """What a bare state dict of 3D-Speaker is.
 
     Args:
-        contents: of a file.
+        contents: of a file, `"module."` before its keys or not.
         source: what errors are about, usually its path.
 
     Raises:
         CheckpointError: if it is something else; it says what.
     """
-    if not isinstance(contents, Mapping):
-        raise CheckpointError(source, f"holds a {type(contents).__name__}", _EXPECTED)
     weights = {str(key).removeprefix("module."): value for key, value in contents.items()}  # of a DataParallel model
-    strange = [key for key, value in weights.items() if not isinstance(value, Tensor)]
-    if strange or not weights:
-        names = ", ".join(map(repr, strange[:4])) or "nothing"
-        raise CheckpointError(source, f"holds {names}, not only weights", _EXPECTED)
     for mark in ("projection.weight", "layer3.0.conv2_1.weight"):
         if mark in weights:
             raise CheckpointError(source, f"weights of wespeaker ({mark!r})", "its directory, with config.yaml")
@@ -65,7 +43,7 @@ def describe(contents: Any, source: object) -> Description:
         if config["feat_dim"] != _BINS:
             # Another pooling, which no key tells, or another front end.
             raise CheckpointError(source, f"layers for {config['feat_dim']:g} bins", f"{_BINS} bins and TSTP pooling")
-        return architecture, {**config, "feat_dim": _BINS}, weights
+        return Description(architecture, {**config, "feat_dim": _BINS}, weights)
     names = ", ".join(map(repr, list(weights)[:4]))
     raise CheckpointError(source, f"weights of another model ({names}, ...)", _EXPECTED)
 

@@ -4,7 +4,7 @@ Source: `load_model_pt` of wespeaker (cli/speaker.py), its `get_speaker_model`, 
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,10 @@ import yaml
 from torch import Tensor
 
 from voxnest.errors import CheckpointError, one_of
+from voxnest.foreign import redimnet, redimnet2
+from voxnest.foreign.description import Description
 from voxnest.foreign.pickles import read_pickle
+from voxnest.zoo.registry import CARDS
 
 CONFIG, WEIGHTS = "config.yaml", "avg_model.pt"
 
@@ -41,8 +44,8 @@ def is_wespeaker(directory: str | Path) -> bool:
     return all((Path(directory) / name).is_file() for name in (CONFIG, WEIGHTS))
 
 
-def read_wespeaker(directory: str | Path) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
-    """Architecture, constructor arguments and weights in a wespeaker directory, for `voxnest.hub.convert`.
+def read_wespeaker(directory: str | Path) -> Description:
+    """What a wespeaker directory holds.
 
     The class head (`projection.*`) is left out. Dither is not looked at: wespeaker extracts without.
 
@@ -63,12 +66,11 @@ def read_wespeaker(directory: str | Path) -> tuple[str, dict[str, Any], dict[str
     if not isinstance(contents, dict) or not all(isinstance(value, Tensor) for value in contents.values()):
         raise CheckpointError(Path(directory) / WEIGHTS, "no state dict", "the weights of a wespeaker model")
     weights = {key: value for key, value in contents.items() if not key.startswith(("projection.", "frontend."))}
-    features = _features(path, dataset, arguments, tfmel=CLASSES[name] == "redimnet2")
-    if CLASSES[name] == "redimnet":
-        return "redimnet", {**_redimnet_arguments(path, name, arguments), **features}, _redimnet_weights(weights)
-    if CLASSES[name] == "redimnet2":
-        return "redimnet2", {**_redimnet2_arguments(name, arguments), **features}, weights
-    return CLASSES[name], arguments, weights
+    architecture = CLASSES[name]
+    features = _features(path, dataset, arguments, tfmel=architecture == "redimnet2")
+    if architecture in ("redimnet", "redimnet2"):
+        arguments = {**_redimnet_arguments(path, architecture, name[-1], arguments), **features}
+    return Description(architecture, arguments, _redimnet_weights(weights) if architecture == "redimnet" else weights)
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -114,76 +116,43 @@ def _features(path: Path, dataset: Mapping[str, Any], arguments: Mapping[str, An
     return {"feat_type": "fbank"}
 
 
-# Bins, channels, 2-D block, channels per group, and of each stage stride, blocks, expansion and reduction.
-_B5_STAGES = [(1, 4, 2, 48), (2, 4, 2, 48), (1, 6, 2, 48), (2, 6, 1, 32), (1, 8, 1, 24), (2, 4, 1, 16)]
-_REDIMNET: list[tuple[int, int, str, int, Sequence[tuple[int, int, int, int | None]]]] = [
-    (60, 10, "basic_resnet", 1, [(1, 2, 1, 30), (2, 3, 2, 30), (1, 3, 3, 30), (2, 4, 2, 10), (1, 3, 1, 10)]),
-    (72, 12, "convnext_like", 8, [(1, 2, 1, None), (2, 3, 1, None), (3, 4, 1, 12), (2, 5, 1, 12), (2, 3, 1, 8)]),
-    (
-        *(72, 16, "convnext_like", 4),
-        [(1, 2, 1, 12), (2, 2, 1, 12), (1, 3, 1, 12), (2, 4, 1, 8), (1, 4, 1, 8), (2, 4, 1, 4)],
-    ),
-    (
-        *(72, 16, "basic_resnet_fwse", 1),
-        [(1, 6, 4, 32), (2, 6, 2, 32), (1, 8, 2, 32), (2, 10, 2, 16), (1, 10, 1, 16), (2, 8, 1, 16)],
-    ),
-    (72, 32, "basic_resnet_fwse", 1, _B5_STAGES),
-    (72, 32, "basic_resnet_fwse", 16, _B5_STAGES),
-    (
-        *(72, 32, "basic_resnet", 32),
-        [(1, 4, 4, 32), (2, 6, 2, 32), (1, 6, 2, 24), (3, 8, 1, 24), (1, 8, 1, 16), (2, 8, 1, 16)],
-    ),
-]
-
-# Channels, output channels, and of each stage blocks, expansion and reduction.
-_REDIMNET2: list[tuple[int, int | None, Sequence[tuple[int, float, int]]]] = [
-    (12, 64, [(2, 2, 36), (3, 1, 36), (4, 1, 36), (5, 1, 36), (4, 1, 18), (3, 1, 18)]),
-    (16, 64, [(2, 2, 32), (3, 1, 32), (4, 1, 32), (5, 1, 32), (4, 1, 16), (3, 1, 16)]),
-    (20, 64, [(2, 2, 40), (3, 1, 30), (4, 1, 30), (5, 1, 20), (4, 1, 20), (3, 1, 10)]),
-    (24, 64, [(2, 2, 36), (3, 1, 36), (4, 1, 36), (5, 1, 36), (4, 1, 18), (3, 1, 18)]),
-    (32, None, [(2, 4, 24), (3, 3, 24), (4, 2, 24), (5, 1, 24), (4, 1, 24), (3, 1, 24)]),
-    (48, 256, [(2, 4, 48), (3, 3, 48), (4, 2, 48), (5, 1, 48), (4, 1, 32), (3, 1, 32)]),
-    (64, 224, [(3, 3, 64), (4, 2, 64), (5, 2, 48), (5, 1, 48), (4, 0.75, 32), (3, 0.5, 24)]),
-]
+# Where wespeaker's sizes differ from the registry's, beside the analysis hop.
+_DIFFERENT: dict[str, dict[str, Any]] = {
+    "redimnet-b2": {"stages": [(1, 2, 1, 12), (2, 2, 1, 12), (1, 3, 1, 12), (2, 4, 1, 8), (1, 4, 1, 8), (2, 4, 1, 4)]},
+    "redimnet2-b0": {"out_channels": 64},
+    "redimnet2-b1": {"out_channels": 64},
+    "redimnet2-b2": {"out_channels": 64},
+    "redimnet2-b3": {
+        "stages": [
+            ((1, 1), 2, 2, [(3, 3)], 36),
+            ((2, 1), 3, 1, [(3, 3)], 36),
+            ((1, 2), 4, 1, [(3, 3)], 36),
+            ((2, 1), 5, 1, [(3, 3)], 36),
+            ((1, 2), 4, 1, [(3, 3)], 18),
+            ((2, 1), 3, 1, [(3, 3)], 18),
+        ],
+        "out_channels": 64,
+        "mix_2d": False,
+        "norm_groups": 0,
+    },
+    "redimnet2-b5": {"out_channels": 256},
+}
 
 
-def _redimnet_arguments(path: Path, name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of the official ReDimNet for one of wespeaker's sizes."""
-    if arguments.get("two_emb_layer"):
+def _redimnet_arguments(path: Path, architecture: str, size: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of the official ReDimNet or ReDimNet2 for one of wespeaker's sizes; the directory's own come on top."""
+    if architecture == "redimnet" and arguments.get("two_emb_layer"):
         raise CheckpointError(path, "two_emb_layer: True", "a ReDimNet with one embedding layer")
-    bins, channels, block_2d, divisor, stages = _REDIMNET[int(name[-1])]
-    own = {key: value for key, value in arguments.items() if key not in ("feat_dim", "two_emb_layer")}
-    return {
-        "F": arguments.get("feat_dim", bins),
-        "C": channels,
-        "block_1d_type": "conv+att",
-        "block_2d_type": block_2d,
-        "group_divisor": divisor,
-        "stages_setup": [(*stage[:3], [(3, 3)], stage[3]) for stage in stages],
-        "global_context_att": True,
-        **own,
-    }
-
-
-def _redimnet2_arguments(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of the official ReDimNet2 for one of wespeaker's sizes; the directory's own come before those."""
-    size = int(name[-1])
-    channels, out_channels, blocks = _REDIMNET2[size]
-    strides = [(1, 1), (2, 1), (1, 2), (3 if size == 2 else 2, 1), (1, 2), (2, 1)]
-    kernels = [(3, 5)] * 4 + [(3, 7)] * 2 if size == 2 else [(3, 3)] * 6
+    name = f"{architecture}-b{size}"
+    settings = {**CARDS[name].settings, **_DIFFERENT.get(name, {})}
+    settings.pop("hop_length", None)
     own = {key: value for key, value in arguments.items() if key not in ("feat_dim", "two_emb_layer", "spec")}
     if arguments.get("feat_dim") is not None:
         own["F"] = arguments["feat_dim"]
-    return {
-        "C": channels,
-        "out_channels": out_channels,
-        "return_2d_output": size == 6,
-        "stages_setup": [
-            (stride, count, expansion, [kernel], reduction)
-            for stride, kernel, (count, expansion, reduction) in zip(strides, kernels, blocks, strict=True)
-        ],
-        **own,
-    }
+    if architecture == "redimnet2":
+        return {**redimnet2.ARGUMENTS.restore(settings), **own}
+    stages = [(*stage[:3], [(3, 3)], stage[3]) for stage in settings["stages"]]
+    return {**redimnet.ARGUMENTS.restore(settings), "stages_setup": stages, **own}
 
 
 def _redimnet_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

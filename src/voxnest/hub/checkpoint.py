@@ -9,7 +9,6 @@ import json
 import math
 import os
 import reprlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +18,8 @@ from safetensors.torch import save_file
 
 from voxnest.errors import CheckpointError, ConfigError, one_of
 from voxnest.files import atomic_write
-from voxnest.foreign.conversion import convert
-from voxnest.foreign.reading import SUFFIXES, about, is_pytorch_file, read_foreign
-from voxnest.foreign.speechbrain import is_speechbrain, read_speechbrain
-from voxnest.foreign.translation import load_weights
-from voxnest.foreign.wespeaker import is_wespeaker, read_wespeaker
+from voxnest.foreign.reading import SUFFIXES, is_model_directory, is_pytorch_file, load_foreign
+from voxnest.foreign.weights import load_weights
 from voxnest.hub.download import check_digest, fetch
 from voxnest.hub.releases import find_release, names_release, published_models
 from voxnest.models.device import find_device
@@ -160,25 +156,16 @@ def _load(
         source = DEFAULT_FILE
     if names_release(name) and not _is_local_file(name):
         release = find_release(name, train_type=train_type, dataset=dataset)
-        return read_foreign(fetch(release, progress=progress, sha256=sha256), release.model)
+        return load_foreign(fetch(release, progress=progress, sha256=sha256), release.model)
     if (train_type or dataset) and not Path(source).exists():
         find_release(str(source))  # tells which names there are
-    for is_kind, read in _DIRECTORIES:
-        if is_kind(source):
-            with about(source, "a model directory of wespeaker or SpeechBrain"):
-                return read(Path(source))
+    if is_model_directory(source):
+        return load_foreign(Path(source))
     path = _file_in(source)
     if train_type or dataset:
         raise ConfigError("train_type and dataset", f"given with the file {path}", "the name of a model")
     check_digest(path, sha256)
-    return read_foreign(path) if is_pytorch_file(path) else _read_own(path)
-
-
-# Model directories of others: how to know one, and how to read it.
-_DIRECTORIES: list[tuple[Callable[[str | Path], bool], Callable[[Path], SpeakerEncoder]]] = [
-    (is_wespeaker, lambda directory: convert(*read_wespeaker(directory))),
-    (is_speechbrain, read_speechbrain),
-]
+    return load_foreign(path) if is_pytorch_file(path) else _read_own(path)
 
 
 def _is_local_file(source: str) -> bool:
