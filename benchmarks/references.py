@@ -87,7 +87,7 @@ def wespeaker(name: str, module: str, factory: str, **arguments: Any) -> Referen
 
 def settings_of(name: str) -> Any:
     """Our settings of a registered name."""
-    return CARDS[name].config_type(**CARDS[name].settings)
+    return CARDS[name].network.config_type(**CARDS[name].settings)
 
 
 def next_tdnn(name: str) -> Reference:

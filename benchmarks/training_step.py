@@ -15,6 +15,7 @@ import sys
 import time
 import types
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -48,6 +49,9 @@ SPEAKERS = 64
 
 class MelSpectrogram(nn.Module):
     """Stands in for torchaudio's, with the arguments that the reference gives it."""
+
+    filters: Tensor
+    window: Tensor
 
     def __init__(self, n_mels: int, hop_length: int, **_: object) -> None:
         super().__init__()
@@ -155,7 +159,7 @@ def main() -> None:
     Console().print(table)
     if options.profile:
         for name, step in steps.items():
-            Console().print(profile(name, lambda step=step: step(*batches[0])))
+            Console().print(profile(name, partial(step, *batches[0])))
 
 
 def profile(name: str, step: Callable[[], object]) -> Table:

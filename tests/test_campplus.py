@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 import golden_files
-from voxnest import create_encoder
-from voxnest.errors import AudioError, CheckpointError, ConfigError
+from voxnest.errors import CheckpointError, ConfigError
 from voxnest.foreign.campplus import TRANSLATION
 from voxnest.hub import convert
 from voxnest.models.campplus import (
@@ -22,8 +21,7 @@ from voxnest.models.campplus import (
 )
 from voxnest.models.encoder import SpeakerEncoder
 from voxnest.models.pooling import TemporalStatisticsPooling
-from voxnest.zoo.cards.campplus import CARDS
-from voxnest.zoo.counting import count_macs, count_parameters
+from voxnest.zoo.counting import count_parameters
 
 SMALL: dict[str, Any] = {"bins": 24, "channels": 16, "growth": 8, "bottleneck": 2, "layers": (2, 3, 2), "dims": (16,)}
 
@@ -75,14 +73,6 @@ def test_model_of_3dspeaker_has_its_filter_bank_and_settings_build_it_again(gold
     assert (encoder.frontend(waveform) - other).abs().max() > 0.01
 
 
-def test_counts_are_near_the_published_ones() -> None:
-    card = CARDS["campplus"]
-    encoder = create_encoder("campplus")
-    assert count_parameters(encoder) / 1e6 == pytest.approx(card.published.parameters, rel=0.01)
-    assert count_macs(encoder) / 1e9 == pytest.approx(card.published.gmacs, rel=0.08)
-    assert "masks" in card.published.note
-
-
 def test_other_pooling_of_wespeaker_is_read_from_either_of_its_two_names(golden: Path) -> None:
     config = {"feat_dim": 24, "embed_dim": 16, "pooling_func": "ASTP", "growth_rate": 8, "bn_size": 2}
     settings = {**SMALL, "channels": 128, "layers": (12, 24, 16), "pooling": "ASTP"}
@@ -112,15 +102,6 @@ def test_wrong_weights_and_arguments_are_listed(golden: Path) -> None:
             convert("campplus", {**file["config"], key: value}, weights)
     with pytest.raises(ConfigError, match="pooling_func"):
         convert("campplus", {"embedding_size": 512, "pooling_func": "ASTP"}, weights)
-
-
-def test_every_parameter_learns() -> None:
-    torch.manual_seed(0)
-    encoder = small().train()
-    embedding = encoder(torch.randn(4, 6400))
-    (embedding * torch.randn_like(embedding)).sum().backward()
-    untouched = [name for name, value in encoder.named_parameters() if value.grad is None or not value.grad.any()]
-    assert not untouched
 
 
 def test_gradient_flows_in_evaluation_mode() -> None:
@@ -173,26 +154,6 @@ def test_silent_channel_has_the_deviation_of_the_floor_and_a_finite_gradient() -
         pooled.sum().backward()
         assert x.grad is not None
         assert x.grad.isfinite().all()
-
-
-def test_too_few_frames_are_an_audio_error() -> None:
-    encoder = small().eval()
-    with pytest.raises(AudioError, match=r"2 frames.*at least 3"):
-        encoder.embed_features(torch.randn(1, 24, 2))
-    assert encoder(torch.randn(1, encoder.min_samples)).isfinite().all()
-    with pytest.raises(AudioError, match="samples"):
-        encoder(torch.randn(1, encoder.min_samples - 1))
-
-
-def test_bfloat16_autocast_changes_scores_little() -> None:
-    torch.manual_seed(0)
-    encoder, features = small().eval(), torch.randn(1, 24, 60)
-    with torch.inference_mode():
-        exact = embed(encoder, features)
-        with torch.autocast("cpu", torch.bfloat16):
-            rounded = embed(encoder, features)
-    assert rounded.dtype == torch.float32
-    assert torch.cosine_similarity(exact, rounded).item() > 0.99
 
 
 @pytest.mark.parametrize(

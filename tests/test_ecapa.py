@@ -169,29 +169,12 @@ def test_speechbrain_filter_bank_equals_a_plain_computation() -> None:
     torch.testing.assert_close(features[0].T, expected.float(), atol=1e-3, rtol=0)
 
 
-@pytest.mark.parametrize("changes", [{}, {"padding": "reflect", "pooling": "CAS", "aggregation_norm": True}])
-def test_every_weight_learns(changes: dict[str, Any]) -> None:
-    torch.manual_seed(0)  # by chance, all units of a small hidden layer can be off
-    encoder = build("small", {**SMALL, **changes}).train()
-    embedding = encoder.embed_features(torch.randn(3, 20, 25))
-    assert isinstance(embedding, Tensor)
-    (embedding * torch.randn_like(embedding)).sum().backward()
-    untouched = [name for name, value in encoder.named_parameters() if value.grad is None or not value.grad.any()]
-    assert not untouched
-
-
-def test_shortest_features_give_finite_embeddings_and_shorter_ones_are_refused() -> None:
+def test_a_reflection_needs_more_frames() -> None:
     for padding, shortest in (("zeros", 2), ("reflect", 5)):
         encoder = build("small", {**SMALL, "padding": padding}).eval()
-        for frames in (shortest, shortest + 1, 37):
-            embedding = encoder.embed_features(torch.randn(1, 20, frames))
-            assert isinstance(embedding, Tensor)
-            assert embedding.isfinite().all()
+        assert encoder.embed_features(torch.randn(1, 20, shortest)).isfinite().all()
         with pytest.raises(AudioError, match=f"at least {shortest}"):
             encoder.embed_features(torch.randn(1, 20, shortest - 1))
-        assert encoder(torch.randn(1, encoder.min_samples)).isfinite().all()
-        with pytest.raises(AudioError, match="samples"):
-            encoder(torch.randn(1, encoder.min_samples - 1))
 
 
 @pytest.mark.parametrize(

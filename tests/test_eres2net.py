@@ -9,13 +9,12 @@ import torch
 from torch import Tensor
 
 import golden_files
-from voxnest import create_encoder
-from voxnest.errors import AudioError, CheckpointError, ConfigError
+from voxnest.errors import CheckpointError, ConfigError
 from voxnest.hub import convert
 from voxnest.models.encoder import SpeakerEncoder
 from voxnest.models.eres2net import AttentionalFusion, ERes2NetBlock, ERes2NetConfig, build
 from voxnest.zoo.cards.eres2net import CARDS, SIZES
-from voxnest.zoo.counting import count_macs, count_parameters
+from voxnest.zoo.counting import count_parameters
 
 # Made from the references as they are published, some in a smaller size.
 GOLDEN = ["eres2net-base", "eres2net-aug-small", "eres2netv2-small"]
@@ -76,33 +75,8 @@ def test_wrong_weights_and_arguments_are_listed(golden: Path) -> None:
         convert("eres2net34", config, weights)
 
 
-@pytest.mark.parametrize("name", ["eres2net-base", "eres2net-large", "eres2netv2"])
-def test_size_is_near_the_published_one(name: str) -> None:
-    published = CARDS[name].published.parameters
-    with torch.device("meta"):
-        encoder = create_encoder(name)
-    assert count_parameters(encoder) / 1e6 == pytest.approx(published, rel=0.005)
-
-
-def test_work_is_near_the_published_one() -> None:
-    card = CARDS["eres2net-base"]
-    assert count_macs(create_encoder("eres2net-base")) / 1e9 == pytest.approx(card.published.gmacs, rel=0.03)
-
-
 def test_every_size_has_a_card() -> None:
     assert list(CARDS) == list(SIZES)
-
-
-@pytest.mark.parametrize(
-    "changes", [{}, {"fuse_from": 3, "scale": 4, "expansion": 4, "width": 24, "hidden_layer": True}]
-)
-def test_every_parameter_learns(changes: dict[str, Any]) -> None:
-    torch.manual_seed(0)
-    encoder = small(**changes).train()
-    embedding = encoder(torch.randn(4, 4000))
-    (embedding * torch.randn_like(embedding)).sum().backward()
-    untouched = [name for name, value in encoder.named_parameters() if value.grad is None or not value.grad.any()]
-    assert not untouched
 
 
 def test_fusion_is_the_weighed_sum_of_the_paper() -> None:
@@ -128,26 +102,6 @@ def test_short_and_odd_lengths_give_an_embedding(frames: int) -> None:
         features = torch.randn(1, encoder.config["bins"], frames)
         assert embed(encoder, features).isfinite().all()
         assert encoder.backbone(features).shape[1] == -(-frames // 8)
-
-
-def test_too_few_frames_are_an_audio_error() -> None:
-    encoder = small().eval()
-    with pytest.raises(AudioError, match=r"8 frames.*at least 9"):
-        encoder.embed_features(torch.randn(1, 24, 8))
-    assert encoder(torch.randn(1, encoder.min_samples)).isfinite().all()
-    with pytest.raises(AudioError, match="samples"):
-        encoder(torch.randn(1, encoder.min_samples - 1))
-
-
-def test_bfloat16_autocast_changes_scores_little() -> None:
-    torch.manual_seed(0)
-    encoder, features = small().eval(), torch.randn(1, 24, 60)
-    with torch.inference_mode():
-        exact = embed(encoder, features)
-        with torch.autocast("cpu", torch.bfloat16):
-            rounded = embed(encoder, features)
-    assert rounded.dtype == torch.float32
-    assert torch.cosine_similarity(exact, rounded).item() > 0.99
 
 
 @pytest.mark.parametrize(

@@ -107,6 +107,20 @@ def test_what_cannot_be_read_is_left_out(corpus: Path, plain: Path, tmp_path: Pa
         embed_pieces(load_encoder(plain), utterances)
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_fitting_hears_in_eval_mode_and_leaves_every_part_in_its_own(corpus: Path, plain: Path, fails: bool) -> None:
+    encoder = load_encoder(plain)
+    expected, _ = embed_pieces(encoder, utterances := read_corpus(corpus))
+    encoder.train().backbone.eval()
+    modes = {name: module.training for name, module in encoder.named_modules()}
+    if fails:
+        with pytest.raises(CorpusError):
+            embed_pieces(encoder, utterances[:1])
+    else:
+        torch.testing.assert_close(embed_pieces(encoder, utterances)[0], expected)
+    assert {name: module.training for name, module in encoder.named_modules()} == modes
+
+
 class Picky(ToneEncoder):
     """Gives NaN for loud samples, and breaks at a batch with faint ones."""
 

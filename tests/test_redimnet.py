@@ -13,8 +13,6 @@ from voxnest.foreign.redimnet import make_backbone
 from voxnest.hub import convert
 from voxnest.models.pooling import POOLINGS, create_pooling
 from voxnest.models.redimnet import BLOCKS_1D, BLOCKS_2D, ReDimNet, ReDimNetConfig
-from voxnest.zoo.counting import compare_with_published
-from voxnest.zoo.registry import CARDS, list_models
 
 REFERENCES = ["default", "conv", "b0", "b1", "b2", "b3", "b5", "b6"]
 
@@ -40,18 +38,6 @@ def test_embedding_is_the_same_in_training_form_and_in_inference_form(golden: Pa
     with torch.no_grad():
         embedding = encoder(golden_files.make_input(file))
     torch.testing.assert_close(embedding, golden_files.expected(file), atol=1e-4, rtol=0)
-
-
-@pytest.mark.parametrize("name", [n for n in list_models() if n.startswith("redimnet") and CARDS[n].published.gmacs])
-def test_size_is_near_the_published_one(name: str) -> None:
-    found = compare_with_published(name)
-    assert found is not None
-    parameters, gmacs = found.differences
-    # The published size of b5 is not that of its released checkpoint, and neither is b2's.
-    within = 0.2 if name == "redimnet-b5" else 0.09 if name.startswith("redimnet-") else 0.04
-    assert abs(parameters) < within
-    assert abs(gmacs) < 0.13
-    assert found.explained
 
 
 # Reported of the files b2-vox2-*.pt and b5-vox2-ft_lm.pt by findit-ai/coremlit, of S and M by their sizes.
@@ -88,31 +74,16 @@ def test_every_pooling_gives_an_embedding(pooling: str) -> None:
     assert encoder(torch.randn(2, 8000)).shape == (2, 64)
 
 
-def test_a_prefix_is_the_beginning_of_the_full_embedding() -> None:
-    encoder = create_encoder("redimnet-tiny", dims=(24, 48, 96)).eval()
-    waveform = torch.randn(3, 8000)
-    full = encoder(waveform)
-    prefixes = encoder(waveform, all_dims=True)
-    assert encoder.dims == (24, 48, 96)
-    assert list(prefixes) == [24, 48, 96]
-    for dim, prefix in prefixes.items():
-        torch.testing.assert_close(prefix, full[:, :dim])
-        torch.testing.assert_close(encoder(waveform, dim=dim), full[:, :dim])
-
-
 def test_a_dimension_the_model_lacks_is_an_error_that_lists_those_it_has() -> None:
     encoder = create_encoder("redimnet-tiny", dims=(24, 48))
     with pytest.raises(ConfigError, match=r"32.*24, 48"):
         encoder(torch.randn(1, 8000), dim=32)
 
 
-def test_a_waveform_of_the_wrong_shape_or_too_short_is_an_audio_error() -> None:
+def test_a_waveform_of_the_wrong_shape_is_an_audio_error() -> None:
     encoder = create_encoder("redimnet-tiny").eval()
     with pytest.raises(AudioError, match=r"\[1, 1, 8000\].*\[batch, samples\]"):
         encoder(torch.randn(1, 1, 8000))
-    with pytest.raises(AudioError, match=r"256 samples.*at least 257"):
-        encoder(torch.randn(1, 256))
-    assert encoder(torch.randn(1, encoder.min_samples)).isfinite().all()
 
 
 def test_bfloat16_autocast_changes_scores_little(golden: Path) -> None:

@@ -122,7 +122,7 @@ def test_frames_that_do_not_fill_the_time_stride_are_left_out() -> None:
         backbone(features[..., :3])
 
 
-@pytest.mark.parametrize("settings", [{}, {"skip_frames": 5}, {"pad_right": 400}, {"frontend": "tf_mel"}])
+@pytest.mark.parametrize("settings", [{"skip_frames": 5}, {"pad_right": 400}, {"frontend": "tf_mel"}])
 def test_the_shortest_waveform_gives_an_embedding(settings: dict[str, Any]) -> None:
     encoder = small(**settings).eval()
     assert encoder(torch.randn(2, encoder.min_samples)).isfinite().all()

@@ -12,7 +12,7 @@ from matplotlib.image import imread
 
 from voxnest.zoo import picture
 from voxnest.zoo.card import VOX1
-from voxnest.zoo.counting import KEPT, count_model, count_parameters
+from voxnest.zoo.counting import KEPT, count_macs, count_model, count_parameters
 from voxnest.zoo.registry import CARDS, create_encoder, list_models
 
 PAGE = Path(__file__).parent.parent / "docs" / "zoo.md"
@@ -56,6 +56,17 @@ def test_page_lists_every_model_with_the_parameters_it_has_now() -> None:
         with torch.device("meta"):
             encoder = create_encoder(name)
         assert parameters == f"{count_parameters(encoder) / 1e6:.2f}", f"{name}: run tools/zoo.py again"
+
+
+def test_counting_leaves_every_part_in_its_mode() -> None:
+    encoder = create_encoder("redimnet-tiny").train()
+    encoder.backbone.eval()
+    modes = {name: module.training for name, module in encoder.named_modules()}
+    state = {name: value.clone() for name, value in encoder.state_dict().items()}
+    training = count_macs(encoder)
+    assert {name: module.training for name, module in encoder.named_modules()} == modes
+    assert all(torch.equal(value, state[name]) for name, value in encoder.state_dict().items())
+    assert training == count_macs(encoder.eval())
 
 
 @pytest.mark.slow

@@ -11,9 +11,8 @@ metadata and into docs/default-model.md.
 import argparse
 from pathlib import Path
 
-from voxnest import load_encoder, save_encoder
 from voxnest.evaluation import evaluate
-from voxnest.hub.checkpoint import DEFAULT, DEFAULT_FILE
+from voxnest.hub.checkpoint import DEFAULT, DEFAULT_FILE, load_encoder, save_encoder
 from voxnest.zoo.registry import LEVEL
 
 CARD = {

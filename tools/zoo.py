@@ -53,9 +53,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--counts", action="store_true", help="Count all models, and write src/.../counts.json.")
     if parser.parse_args().counts:
-        lines = (f"  {json.dumps(name)}: {json.dumps(count_model(name))}" for name in CARDS)
+        counts = (f"  {json.dumps(name)}: {json.dumps(count_model(name))}" for name in CARDS)
         with atomic_write(KEPT) as path:
-            path.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+            path.write_text("{\n" + ",\n".join(counts) + "\n}\n", encoding="utf-8")
         return
     torch.set_num_threads(1)
     lines = [HEAD.format(machine=machine())]

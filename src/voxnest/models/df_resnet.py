@@ -1,7 +1,7 @@
 """DF-ResNet, a deep and narrow residual network, and Gemini DF-ResNet, which keeps more of time than of frequency.
 
 Sources: Liu et al., DF-ResNet: Boosting Speaker Verification Performance with Depth-First Design (Interspeech 2022);
-Liu et al., Golden Gemini is All You Need (arXiv 2312.03620), in wespeaker's form: `from_official` translates its files.
+Liu et al., Golden Gemini is All You Need (arXiv 2312.03620), in wespeaker's form.
 
 Neither code nor weights of the former are public. Its depths are those of Gemini, whose authors had that code (Gemini
 counts the down-sampling layers too: 56 is 60 there). Its down-sampling kernels are those with which the published

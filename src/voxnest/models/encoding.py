@@ -34,7 +34,7 @@ def encode(
     several = isinstance(recordings, (list, tuple))
     listed: Any = recordings if several else [recordings]
     embeddings = np.zeros((len(listed), encoder.embedding_dim), np.float32)
-    with _eval_mode(encoder):
+    with eval_mode(encoder):
         for index, recording in enumerate(listed):
             if isinstance(recording, (str, Path)):
                 name, parts = str(recording), _read(recording, encoder)
@@ -98,8 +98,8 @@ def _embed(encoder: SpeakerEncoder, parts: Iterator[np.ndarray], name: str) -> n
 
 
 @contextmanager
-def _eval_mode(encoder: SpeakerEncoder) -> Iterator[None]:
-    """Put every module in eval mode, then back as each was."""
+def eval_mode(encoder: SpeakerEncoder) -> Iterator[None]:
+    """Put every module in eval mode, then back as each was: a frozen part may have been in eval mode all along."""
     training = [module for module in encoder.modules() if module.training]
     encoder.eval()
     try:

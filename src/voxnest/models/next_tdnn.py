@@ -1,7 +1,7 @@
 """NeXt-TDNN: ConvNeXt-like blocks over time that see several scales at once.
 
 Source: Heo et al., NeXt-TDNN (arXiv 2312.08603), and its official implementation (dmlguq456/NeXt_TDNN_ASV), whose
-checkpoints `from_official` translates.
+checkpoints `voxnest.foreign` translates.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """ReDimNet: a backbone that reshapes between 1-D and 2-D views of the same numbers.
 
 Source: Yakovlev et al., Reshape Dimensions Network for Speaker Recognition (arXiv 2407.18223), and its official
-implementation (IDRnD/ReDimNet), whose checkpoints `from_official` translates.
+implementation (IDRnD/ReDimNet), whose checkpoints `voxnest.foreign` translates.
 """
 
 from collections.abc import Sequence

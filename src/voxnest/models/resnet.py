@@ -1,7 +1,7 @@
 """ResNet for speakers ("r-vector"), and its relatives with SimAM attention and with Res2Net blocks.
 
 Source: Zeinali et al., BUT System Description to VoxSRC 2019 (arXiv 1910.12592), in wespeaker's form, whose checkpoints
-`from_official` translates. The other blocks' sources stand with them in `voxnest.models.resnet_blocks`.
+`voxnest.foreign` translates. The other blocks' sources stand with them in `voxnest.models.resnet_blocks`.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """The x-vector: a time-delay neural network whose statistics over time go through fully connected layers.
 
 Source: Snyder et al., X-vectors: Robust DNN Embeddings for Speaker Recognition (ICASSP 2018), as in Kaldi's recipes and
-in wespeaker's `XVEC`, whose checkpoints `from_official` translates.
+in wespeaker's `XVEC`, whose checkpoints `voxnest.foreign` translates.
 """
 
 from collections.abc import Sequence

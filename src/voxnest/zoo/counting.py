@@ -10,6 +10,7 @@ from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
 from voxnest.models.encoder import SpeakerEncoder
+from voxnest.models.encoding import eval_mode
 from voxnest.zoo.registry import CARDS, create_encoder
 
 KEPT = Path(__file__).parent / "counts.json"
@@ -29,19 +30,14 @@ def count_macs(encoder: SpeakerEncoder, seconds: float = 2.0) -> int:
 
     From the features on: papers leave the front end out. Counted on a forward pass, of shapes without numbers.
     """
-    training = encoder.training
-    encoder.eval()
     device = next(iter([*encoder.frontend.buffers(), *encoder.parameters()])).device
-    try:
-        with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-            waveform = torch.zeros(1, int(seconds * encoder.sample_rate), device=device)
-            flow = encoder.frontend(waveform).to("meta")
-            before = counter.get_total_flops()
-            for part in (encoder.backbone, encoder.pooling, encoder.head):
-                numbers = {**dict(part.named_parameters()), **dict(part.named_buffers())}
-                flow = functional_call(part, {key: value.to("meta") for key, value in numbers.items()}, flow)
-    finally:
-        encoder.train(training)
+    with eval_mode(encoder), torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        waveform = torch.zeros(1, int(seconds * encoder.sample_rate), device=device)
+        flow = encoder.frontend(waveform).to("meta")
+        before = counter.get_total_flops()
+        for part in (encoder.backbone, encoder.pooling, encoder.head):
+            numbers = {**dict(part.named_parameters()), **dict(part.named_buffers())}
+            flow = functional_call(part, {key: value.to("meta") for key, value in numbers.items()}, flow)
     return (counter.get_total_flops() - before) // 2
 
 
