@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -20,6 +19,7 @@ from voxnest.errors import AudioError, CheckpointError
 from voxnest.inference.quality import QualityMeter
 from voxnest.inference.recordings import recording_names
 from voxnest.models.blame import blame_recording
+from voxnest.models.encoding import MAX_DURATION, mean_embedding, parts
 
 if TYPE_CHECKING:
     from voxnest.models.encoder import SpeakerEncoder
@@ -58,7 +58,7 @@ def embed_files(
     root: str | Path | None = None,
     progress: Progress | None = None,
     on_error: Literal["raise", "skip"] = "raise",
-    max_duration: float = 60.0,
+    max_duration: float = MAX_DURATION,
 ) -> Embeddings:
     """Embed whole recordings at full size, each read once.
 
@@ -155,10 +155,10 @@ class _Work:
         embeddings, quality, left = [], QualityMeter(rate), 1
         try:
             seconds = audio_info(path).duration
-            parts = _parts(seconds, self.max_duration)
-            self._count(total=len(parts) - 1)
-            left = len(parts)
-            for offset, duration in parts:
+            pieces = parts(seconds, self.max_duration)
+            self._count(total=len(pieces) - 1)
+            left = len(pieces)
+            for offset, duration in pieces:
                 if self.stop.is_set():
                     raise _Stopped
                 audio = read_audio(path, sample_rate=rate, offset=offset, duration=duration, min_duration=shortest)
@@ -170,7 +170,7 @@ class _Work:
                 left -= 1
         finally:
             self._count(done=left)
-        return _Found(_mean(np.stack(embeddings)), seconds, quality.is_silent, quality.findings())
+        return _Found(mean_embedding(np.stack(embeddings)), seconds, quality.is_silent, quality.findings())
 
     def report(self, call: Progress | None) -> None:
         """Call with the numbers of parts done and in all, if they have changed."""
@@ -203,22 +203,6 @@ def _result(encoder: SpeakerEncoder, path: Path, future: Future[_Found]) -> _Fou
     if not np.isfinite(found.embedding).all():
         raise blame_recording(encoder, path)
     return found
-
-
-def _parts(duration: float, max_duration: float) -> list[tuple[float, float | None]]:
-    """(offset, duration) of equal parts no longer than `max_duration`; the last one goes up to the end."""
-    count = max(1, math.ceil(duration / max_duration))
-    length = duration / count
-    return [(index * length, length if index < count - 1 else None) for index in range(count)]
-
-
-def _mean(parts: np.ndarray) -> np.ndarray:
-    """The embedding `[d]` of parts `[n, d]`: the mean of the length-normalised ones, times their mean norm."""
-    if len(parts) == 1:
-        return parts[0]
-    norms = np.linalg.norm(parts.astype(np.float64), axis=1, keepdims=True)
-    mean = (parts / np.maximum(norms, np.finfo(np.float32).tiny)).mean(axis=0)
-    return (mean * norms.mean()).astype(np.float32)
 
 
 @contextmanager
