@@ -74,7 +74,7 @@ def run_blocks(page: Path) -> None:
             Path("page.yaml").write_text(f"data: {{train: manifest}}\n{block.code}", encoding="utf-8")
             voxnest.load_config("page.yaml")
         else:
-            done = subprocess.run(["bash", "-e", "-c", block.code], capture_output=True, text=True, timeout=120)
+            done = subprocess.run(["bash", "-e", "-c", block.code], capture_output=True, text=True, timeout=250)
             assert done.returncode == 0, f"{block.place}\n{block.code}\nexit status {done.returncode}: {done.stderr}"
 
 
