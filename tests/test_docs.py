@@ -74,7 +74,7 @@ def run_blocks(page: Path) -> None:
             Path("page.yaml").write_text(f"data: {{train: manifest}}\n{block.code}", encoding="utf-8")
             voxnest.load_config("page.yaml")
         else:
-            done = subprocess.run(["bash", "-e", "-c", block.code], capture_output=True, text=True, timeout=120)
+            done = subprocess.run(["bash", "-e", "-c", block.code], capture_output=True, text=True, timeout=250)
             assert done.returncode == 0, f"{block.place}\n{block.code}\nexit status {done.returncode}: {done.stderr}"
 
 
@@ -86,6 +86,7 @@ def props(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Voices, a model, and the commands: made once, for all pages."""
     folder = tmp_path_factory.mktemp("props")
     make_synthetic_corpus(folder / "DIR", speakers=SPEAKERS, utterances_per_speaker=UTTERANCES)
+    make_synthetic_corpus(folder / "demo" / "voices" / "test", speakers=2, first_speaker=40)  # as `voxnest demo` does
     write_trials(folder / "DIR", folder / "trials.txt", nontargets=40)
     torch.manual_seed(0)
     encoder = voxnest.create_encoder("redimnet-tiny", dims=(64, 128, 192, 256)).eval()
@@ -167,3 +168,8 @@ def test_a_block_that_fails_is_noticed_unless_the_page_says_that_it_is_not_run(
     page.write_text(f"<!-- not run: this is of the block above -->\n\n{block}")
     with pytest.raises((AssertionError, NameError, voxnest.VoxnestError)):
         run_blocks(page)
+
+
+def test_the_overview_of_the_python_interface_names_all_of_it() -> None:
+    named = set(re.findall(r"\b\w+\b", (ROOT / "docs" / "api" / "index.md").read_text()))
+    assert set(voxnest.__all__) <= named
