@@ -29,8 +29,8 @@ from rich.progress import track
 from rich.table import Table
 
 from references import REFERENCES, Reference, fetch_wheels, open_sources
-from voxnest.models.counting import count_parameters
-from voxnest.models.registry import create_encoder, list_models
+from voxnest.zoo.counting import count_parameters
+from voxnest.zoo.registry import create_encoder, list_models
 
 TOLERANCE = 0.03
 

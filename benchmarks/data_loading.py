@@ -16,10 +16,10 @@ from rich.console import Console
 from rich.table import Table
 
 from voxnest.audio import AUDIO_SUFFIXES, audio_info
-from voxnest.corpora.augmentation import Augmentation
-from voxnest.corpora.crops import CropDataset
-from voxnest.corpora.loading import make_loader
 from voxnest.corpora.manifest import Utterance
+from voxnest.crops.augmentation import Augmentation
+from voxnest.crops.dataset import CropDataset
+from voxnest.crops.loading import make_loader
 
 OFF = {"noise_probability": 0.0, "reverberation_probability": 0.0, "volume_db": (0, 0)}
 SPEEDS = (1.0, 0.9, 1.1)

@@ -20,13 +20,13 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from voxnest import load_encoder
 from voxnest.corpora.manifest import Utterance
-from voxnest.corpora.reading import read_corpus
+from voxnest.corpora.trials import find_speakers, index_trials, read_trials
+from voxnest.corpora.utterances import read_corpus
 from voxnest.evaluation import compute_eer, eer_replicates
-from voxnest.evaluation.protocol import find_root
+from voxnest.evaluation.evaluating import find_root
 from voxnest.evaluation.scoring import score_indexed
-from voxnest.evaluation.trials import find_speakers, index_trials, read_trials
+from voxnest.hub.checkpoint import load_encoder
 from voxnest.inference import embed_files
 from voxnest.matryoshka import with_dims
 from voxnest.matryoshka.fit import Method, fit

@@ -19,7 +19,7 @@ from unittest.mock import MagicMock
 
 from torch import Tensor, nn
 
-from voxnest.models.registry import CARDS
+from voxnest.zoo.registry import CARDS
 
 WHEELS = {"speechbrain": "1.1.2", "pyannote.audio": "4.0.7", "modelscope": "1.40.2", "einops": "0.8.2"}
 """Packages on the registry and their versions; einops is what pyannote.audio's pooling needs."""
@@ -87,7 +87,7 @@ def wespeaker(name: str, module: str, factory: str, **arguments: Any) -> Referen
 
 def settings_of(name: str) -> Any:
     """Our settings of a registered name."""
-    return CARDS[name].config_type(**CARDS[name].settings)
+    return CARDS[name].network.config_type(**CARDS[name].settings)
 
 
 def next_tdnn(name: str) -> Reference:

@@ -15,6 +15,7 @@ import sys
 import time
 import types
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -23,8 +24,8 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from voxnest.frontends import mel_filters
+from voxnest.hub import convert
 from voxnest.losses import AAMSoftmax
-from voxnest.models.redimnet_official import from_official
 
 # ReDimNet b0 as wespeaker publishes it, with the official analysis hop.
 B0 = {
@@ -48,6 +49,9 @@ SPEAKERS = 64
 
 class MelSpectrogram(nn.Module):
     """Stands in for torchaudio's, with the arguments that the reference gives it."""
+
+    filters: Tensor
+    window: Tensor
 
     def __init__(self, n_mels: int, hop_length: int, **_: object) -> None:
         super().__init__()
@@ -129,8 +133,8 @@ def main() -> None:
     weights = {key: value.clone() for key, value in reference.state_dict().items()}
     steps = {
         "official ReDimNet b0, float32": make_step(reference, bfloat16=False),
-        "voxnest redimnet-b0, float32": make_step(from_official(B0, weights), bfloat16=False),
-        "voxnest redimnet-b0, bf16-mixed": make_step(from_official(B0, weights), bfloat16=True),
+        "voxnest redimnet-b0, float32": make_step(convert("redimnet", B0, weights), bfloat16=False),
+        "voxnest redimnet-b0, bf16-mixed": make_step(convert("redimnet", B0, weights), bfloat16=True),
     }
     batches = make_batches(options.steps, options.batch_size, options.seconds)
     times: dict[str, list[float]] = {name: [] for name in steps}
@@ -155,7 +159,7 @@ def main() -> None:
     Console().print(table)
     if options.profile:
         for name, step in steps.items():
-            Console().print(profile(name, lambda step=step: step(*batches[0])))
+            Console().print(profile(name, partial(step, *batches[0])))
 
 
 def profile(name: str, step: Callable[[], object]) -> Table:

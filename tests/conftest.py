@@ -1,8 +1,12 @@
 """What every test may ask for: the golden files, and the real speech that lies beside a developer's checkout."""
 
+import signal
 from pathlib import Path
 
 import pytest
+
+# A shell that runs the tests in the background ignores Ctrl-C, and so would all processes that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -17,7 +17,7 @@ import torch
 
 from voxnest.audio import audio_info, list_recordings, read_audio, reading
 from voxnest.errors import AudioError
-from voxnest.models.registry import create_encoder
+from voxnest.zoo.registry import create_encoder
 
 TONE = (0.3 * np.sin(2 * np.pi * 440 / 16000 * np.arange(16000))).astype(np.float32)
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from voxnest.corpora.augmentation import Augmentation
-from voxnest.corpora.signals import coloured_noise, mix, reverberate, speech_level, synthetic_rir, telephone, trim_rir
+from voxnest.crops.augmentation import Augmentation
+from voxnest.crops.signals import coloured_noise, mix, reverberate, speech_level, synthetic_rir, telephone, trim_rir
 from voxnest.errors import ConfigError, CorpusError
 
 RATE = 16000

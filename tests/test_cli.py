@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from voxnest.cli import app, main
 from voxnest.cli.command import with_json_file
-from voxnest.models.registry import CARDS
+from voxnest.zoo.registry import CARDS
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -241,7 +241,7 @@ def test_an_unexplained_difference_of_counts_is_an_answer(
 ) -> None:
     card = CARDS["redimnet-b5"]
     unexplained = replace(card, published=replace(card.published, note=""))
-    monkeypatch.setattr("voxnest.models.registry.CARDS", {"redimnet-b5": unexplained})
-    monkeypatch.setattr("voxnest.models.counting.CARDS", {"redimnet-b5": unexplained})
+    monkeypatch.setattr("voxnest.zoo.registry.CARDS", {"redimnet-b5": unexplained})
+    monkeypatch.setattr("voxnest.zoo.counting.CARDS", {"redimnet-b5": unexplained})
     assert main.run(lambda: app.app(["models", "--check"], standalone_mode=False)) == 1
     assert "redimnet-b5: not explained" in capsys.readouterr().out

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from voxnest.corpora import espeak
 from voxnest.corpora.manifest import read_manifest
 from voxnest.corpora.prepare import prepare
-from voxnest.corpora.synthetic import draw_session, draw_voice, make_synthetic_corpus, record, write_trials
-from voxnest.corpora.wordlist import sentence
 from voxnest.errors import CorpusError
+from voxnest.synthesis import espeak
+from voxnest.synthesis.corpus import draw_session, draw_voice, make_synthetic_corpus, record, write_trials
+from voxnest.synthesis.wordlist import sentence
 
 
 def read_wav(path: Path) -> np.ndarray:
@@ -254,7 +254,7 @@ def test_voice_data_behind_a_long_path(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_making_voices_imports_neither_torch_nor_scipy() -> None:
     program = (
-        "import sys, voxnest.corpora.synthetic, voxnest.corpora.prepare; "
+        "import sys, voxnest.synthesis.corpus, voxnest.corpora.prepare; "
         "sys.exit(' '.join({'torch', 'scipy', 'lhotse'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=dict(os.environ))

@@ -11,11 +11,11 @@ import soundfile
 import torch
 from torch.utils.data import get_worker_info
 
-from voxnest.corpora.augmentation import Augmentation
-from voxnest.corpora.crops import CropDataset, stratified_order
-from voxnest.corpora.loading import CropLoader, make_loader
 from voxnest.corpora.manifest import Utterance
-from voxnest.corpora.store import AudioStore
+from voxnest.crops.augmentation import Augmentation
+from voxnest.crops.dataset import CropDataset, stratified_order
+from voxnest.crops.loading import CropLoader, make_loader
+from voxnest.crops.store import AudioStore
 from voxnest.errors import AudioError, ConfigError, CorpusError
 
 RATE = 16000

@@ -7,10 +7,11 @@ import torch
 
 import golden_files
 from voxnest.errors import AudioError, CheckpointError, ConfigError
-from voxnest.models.cards.df_resnet import CARDS
-from voxnest.models.counting import count_macs, count_parameters
-from voxnest.models.df_resnet import SIZES, build, from_official
+from voxnest.hub import convert
+from voxnest.models.df_resnet import build
 from voxnest.models.encoder import SpeakerEncoder
+from voxnest.zoo.cards.df_resnet import CARDS, SIZES
+from voxnest.zoo.counting import count_parameters
 
 
 def small(**settings: object) -> SpeakerEncoder:
@@ -22,7 +23,7 @@ def small(**settings: object) -> SpeakerEncoder:
 def test_embedding_equals_that_of_wespeaker(golden: Path, depth: int) -> None:
     name = f"gemini-dfresnet{depth}"
     file = golden_files.read(golden / f"{name}.json.gz")
-    encoder = from_official(file["config"], golden_files.make_state_dict(file), name)
+    encoder = convert(name, file["config"], golden_files.make_state_dict(file))
     expected = golden_files.expected(file)
     with torch.inference_mode():
         embedding = encoder.embed_features(golden_files.make_input(file).transpose(1, 2))
@@ -30,28 +31,8 @@ def test_embedding_equals_that_of_wespeaker(golden: Path, depth: int) -> None:
     assert count_parameters(encoder) == file["parameters"]
 
 
-@pytest.mark.parametrize("name", [name for name in CARDS if CARDS[name].published.parameters])
-def test_number_of_parameters_is_within_a_hundredth_of_the_published_one(name: str) -> None:
-    assert count_parameters(build(name, CARDS[name].settings)) / 1e6 == pytest.approx(
-        CARDS[name].published.parameters, rel=0.01
-    )
-
-
-def test_work_is_near_the_published_one_which_counts_normalisations_too() -> None:
-    for name, published in {"df-resnet56": 2.66, "gemini-dfresnet114": 5.00}.items():
-        assert count_macs(build(name, CARDS[name].settings)) / 1e9 == pytest.approx(published, rel=0.05)
-
-
 def test_every_size_has_a_card() -> None:
     assert list(CARDS) == list(SIZES)
-
-
-@pytest.mark.parametrize("strides", [((1, 1), (2, 2), (2, 2), (2, 2)), ((2, 1), (2, 2), (2, 1), (2, 1))])
-@pytest.mark.parametrize("kernel_size", [2, 3])
-def test_every_parameter_learns(strides: tuple[tuple[int, int], ...], kernel_size: int) -> None:
-    encoder = small(strides=strides, kernel_size=kernel_size, hidden_layer=True).train()
-    encoder(torch.randn(4, 4000)).square().sum().backward()
-    assert not [name for name, parameter in encoder.named_parameters() if parameter.grad is None]
 
 
 @pytest.mark.parametrize("frames", [3, 4, 5, 8, 17])
@@ -66,7 +47,6 @@ def test_gemini_keeps_half_of_the_frames_rounded_up(frames: int) -> None:
 def test_too_few_frames_are_an_audio_error(kernel_size: int, fewest: int) -> None:
     encoder = small(strides=SIZES["df-resnet56"]["strides"], kernel_size=kernel_size).eval()
     assert encoder.backbone(torch.randn(1, 32, fewest)).shape[1] == 2
-    assert encoder(torch.randn(1, encoder.min_samples)).isfinite().all()
     with pytest.raises(AudioError, match=rf"{fewest - 1} frames.*at least {fewest}"):
         encoder.embed_features(torch.randn(1, 32, fewest - 1))
 
@@ -91,6 +71,6 @@ def test_weights_that_do_not_fit_are_refused(golden: Path) -> None:
     file = golden_files.read(golden / "gemini-dfresnet60.json.gz")
     weights = golden_files.make_state_dict(file)
     with pytest.raises(CheckpointError, match=r"missing keys: backbone\.stages\.2\."):
-        from_official(file["config"], weights, "gemini-dfresnet114")
+        convert("gemini-dfresnet114", file["config"], weights)
     with pytest.raises(ConfigError, match="gemini-dfresnet237"):
-        from_official(file["config"], weights, "gemini-dfresnet61")
+        convert("gemini-dfresnet61", file["config"], weights)

@@ -4,11 +4,9 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
-from voxnest.errors import AudioError, ConfigError
-from voxnest.models.cards.ecapa import CARDS
-from voxnest.models.counting import count_parameters
+from voxnest import create_encoder
+from voxnest.errors import ConfigError
 from voxnest.models.ecapa2 import ECAPA2, ECAPA2Config, LocalBlock, build
 
 SMALL: dict[str, Any] = {
@@ -26,11 +24,8 @@ SMALL: dict[str, Any] = {
 }
 
 
-def test_size_is_within_two_percent_of_the_published_one() -> None:
-    card = CARDS["ecapa2"]
-    encoder = card.build("ecapa2", card.settings)
-    assert count_parameters(encoder) / 1e6 == pytest.approx(card.published.parameters, rel=0.02)
-    assert card.published.note
+def test_front_end_of_the_card_gives_as_many_bins_as_the_network_takes() -> None:
+    encoder = create_encoder("ecapa2")
     assert encoder.frontend(torch.randn(1, 3200)).shape[1] == encoder.config["bins"]
 
 
@@ -50,28 +45,6 @@ def test_block_adds_its_input_unless_channels_change_without_a_stride() -> None:
         last = block.convs[-1].norm
         torch.nn.init.zeros_(last.weight)
         assert bool(block(torch.randn(1, 5, 8, in_channels)).any()) is expected
-
-
-def test_every_weight_learns() -> None:
-    torch.manual_seed(0)  # by chance, all units of a small hidden layer can be off
-    encoder = build("small", SMALL).train()
-    embedding = encoder.embed_features(torch.randn(3, 16, 25))
-    assert isinstance(embedding, Tensor)
-    (embedding * torch.randn_like(embedding)).sum().backward()
-    untouched = [name for name, value in encoder.named_parameters() if value.grad is None or not value.grad.any()]
-    assert not untouched
-
-
-def test_short_and_odd_lengths_work_and_too_short_ones_are_refused() -> None:
-    encoder = build("small", SMALL).eval()
-    for frames in (3, 4, 37):
-        embedding = encoder.embed_features(torch.randn(2, 16, frames), dim=8)
-        assert isinstance(embedding, Tensor)
-        assert embedding.shape == (2, 8)
-        assert embedding.isfinite().all()
-    with pytest.raises(AudioError, match="at least 3"):
-        encoder.embed_features(torch.randn(1, 16, 2))
-    assert encoder(torch.randn(1, encoder.min_samples)).isfinite().all()
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from voxnest import load_encoder, read_audio
 from voxnest.errors import AudioError, CheckpointError, ConfigError
 from voxnest.inference import embed_files
 from voxnest.models.encoder import SpeakerEncoder
-from voxnest.models.registry import create_encoder
+from voxnest.zoo.registry import create_encoder
 
 SAMPLES = (0.1 * np.random.default_rng(0).standard_normal(24000)).astype(np.float32)
 

@@ -160,8 +160,8 @@ def test_each_recording_is_opened_once(corpus, encoder, monkeypatch):
         found.seconds = dict.fromkeys(found, 2.5)
         return found
 
-    monkeypatch.setattr("voxnest.evaluation.protocol.embed_files", embed)
-    monkeypatch.setattr("voxnest.evaluation.protocol.audio_info", None, raising=False)
+    monkeypatch.setattr("voxnest.evaluation.evaluating.embed_files", embed)
+    monkeypatch.setattr("voxnest.evaluation.evaluating.audio_info", None, raising=False)
     assert evaluate(encoder, corpus / "trials.txt", corpus).audio_seconds == 24 * 2.5
 
 

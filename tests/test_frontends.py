@@ -20,7 +20,7 @@ from voxnest.frontends import (
     create_frontend,
     mel_filters,
 )
-from voxnest.models.registry import create_encoder
+from voxnest.zoo.registry import create_encoder
 
 
 @pytest.fixture
@@ -117,6 +117,28 @@ def test_masks_hide_bands_in_training_and_nothing_otherwise() -> None:
     starts = hidden.all(dim=1).int().argmax(dim=1)
     assert len(starts.unique()) > 4
     assert (features == 1).all()  # the input is left alone
+
+
+def test_masks_have_every_width_and_begin_everywhere_from_the_first_bin_on() -> None:
+    torch.manual_seed(0)
+    hidden = SpecAugment((1, 4), (2, 6), first_bin=5).train()(torch.ones(2000, 12, 15)) == 0
+    for bands, widths, starts in (
+        (hidden.all(dim=2), {1, 2, 3}, {5, 6, 7, 8}),  # as in the reference, none reaches the last cell
+        (hidden.all(dim=1), {2, 3, 4, 5}, {5, 6, 7, 8, 9}),
+    ):
+        assert set(bands.sum(dim=1).tolist()) == widths
+        assert set(bands.int().argmax(dim=1).tolist()) == starts
+        assert (bands.int().diff(dim=1).clamp(min=0).sum(dim=1) == 1).all()  # one band each
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_as_many_bands_are_hidden_as_asked_for(times: int) -> None:
+    torch.manual_seed(0)
+    hidden = SpecAugment((1, 2), (1, 2), times=times).train()(torch.ones(500, 40, 60)) == 0
+    for axis in (1, 2):
+        counts = hidden.all(dim=axis).sum(dim=1)
+        assert counts.max() == times
+        assert counts.float().mean() > 0.9 * times  # two may fall on one place
 
 
 def test_masks_longer_than_the_utterance_are_cut() -> None:

@@ -14,8 +14,9 @@ from release_server import ReleaseServer, official, serve
 from voxnest import create_encoder, load_encoder, save_encoder
 from voxnest.cli import app, main
 from voxnest.errors import CheckpointError, ConfigError
+from voxnest.foreign.reading import recognise
+from voxnest.foreign.redimnet_mrl import infer_config
 from voxnest.hub import convert, find_release
-from voxnest.hub.conversion import _infer, recognise
 from voxnest.hub.download import file_digest
 from voxnest.hub.releases import RELEASES
 from voxnest.models.encoder import SpeakerEncoder
@@ -102,7 +103,7 @@ def test_an_mrl_checkpoint_has_its_dimensions(golden: Path, tmp_path: Path) -> N
 def test_the_shapes_of_the_weights_tell_the_architecture(golden: Path, name: str) -> None:
     file = golden_files.read(golden / f"redimnet-{name}.json.gz")
     weights = {key: torch.empty(shape, device="meta") for key, shape in file["keys"]}
-    found = _infer(weights)
+    found = infer_config(weights)
     for key, value in file["config"].items():
         if key == "stages_setup":
             assert [(*stage[:3], stage[4]) for stage in found[key]] == [(*stage[:3], stage[4]) for stage in value]
@@ -117,7 +118,7 @@ def test_the_two_families_are_told_apart(shared: Path) -> None:
 
 
 def test_redimnet2_files_load_too(shared: Path, tmp_path: Path) -> None:
-    pytest.importorskip("voxnest.models.redimnet2_official")
+    pytest.importorskip("voxnest.foreign.redimnet2")
     source = shared / "parity" / "redimnet2-b0.json.gz"
     official(tmp_path / "b0-vox2-lm.pt", source)
     encoder = load_encoder(tmp_path / "b0-vox2-lm.pt")
@@ -147,6 +148,27 @@ def test_conversion_takes_constant_buffers_and_lists_wrong_keys(golden: Path) ->
         convert("redimnet", file["config"], weights)
     with pytest.raises(ConfigError, match="one of redimnet"):
         convert("resnet", {}, {})
+
+
+@pytest.mark.parametrize(
+    ("golden_name", "name"),
+    [
+        ("redimnet-b3", "redimnet-b3"),  # the settings of that card
+        ("redimnet-b2", "redimnet-m"),  # of no card
+        ("next-tdnn-light-c128-b3", "next-tdnn-light-128-b3"),
+    ],
+)
+def test_an_encoder_is_called_as_the_card_with_its_settings(golden: Path, golden_name: str, name: str) -> None:
+    file = golden_files.read(golden / f"{golden_name}.json.gz")
+    weights = golden_files.make_state_dict(file)
+    assert convert(file["architecture"], file["config"], weights).name == name
+    assert convert(file["architecture"], file["config"], weights, name="mine").name == "mine"
+
+
+@pytest.mark.parametrize("argument", ["group_divisors", "feat_types"])
+def test_an_unknown_argument_is_refused_with_the_nearest_there_is(argument: str) -> None:
+    with pytest.raises(ConfigError, match=f"'{argument[:-1]}'"):
+        convert("redimnet", {argument: 1}, {})
 
 
 class Exploit:

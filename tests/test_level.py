@@ -12,8 +12,8 @@ from voxnest.audio import read_audio
 from voxnest.errors import ConfigError
 from voxnest.frontends import FRONTENDS, ReDimNetMel, create_frontend
 from voxnest.frontends.base import at_level
-from voxnest.models.cards import CARDS
-from voxnest.models.registry import LEVEL
+from voxnest.zoo.cards import CARDS
+from voxnest.zoo.registry import LEVEL
 
 GAINS = (12.0, -20.0, -40.0, -60.0)
 FAMILIES = list({card.family: name for name, card in reversed(CARDS.items())}.values())

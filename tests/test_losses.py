@@ -91,6 +91,28 @@ def test_the_nearest_sub_center_counts() -> None:
     torch.testing.assert_close(cosines, torch.tensor([[1.0, 0.0]]))
 
 
+def test_every_class_has_as_many_centers_as_asked_for_and_learns_with_the_nearest_alone() -> None:
+    torch.manual_seed(0)
+    loss = SubCenterAAMSoftmax(6, 4, margin=0.2, sub_centers=5)
+    assert loss.weight.shape == (20, 6)
+    embedding, label = torch.randn(1, 6), torch.tensor([2])
+    loss(embedding, label).backward()
+    assert loss.weight.grad is not None
+    moved = loss.weight.grad.abs().sum(dim=1).unflatten(0, (4, 5)) > 0
+    nearest = F.cosine_similarity(embedding, loss.weight.detach()).unflatten(0, (4, 5)).argmax(dim=1)
+    assert torch.equal(moved, F.one_hot(nearest, 5).bool())
+
+
+def test_all_centers_of_a_class_begin_near_its_mean_and_apart() -> None:
+    torch.manual_seed(0)
+    loss = SubCenterAAMSoftmax(32, 4, sub_centers=3)
+    loss.begin_at(means := torch.randn(4, 32))
+    cosines = F.normalize(loss.weight.detach()) @ F.normalize(means).T
+    assert torch.equal(cosines.argmax(dim=1), torch.arange(4).repeat_interleave(3))
+    assert cosines.amax(dim=1).min() > 0.95
+    assert torch.pdist(F.normalize(loss.weight.detach())).min() > 0.05
+
+
 def test_gradients_stay_finite_where_an_embedding_is_its_class_weight() -> None:
     loss = AAMSoftmax(4, 2)
     embedding = loss.weight.detach()[:1].clone().requires_grad_()

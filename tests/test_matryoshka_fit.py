@@ -12,7 +12,7 @@ from tones import ToneEncoder, make_corpus
 from voxnest import create_encoder, load_encoder, read_audio, save_encoder
 from voxnest.cli.app import app
 from voxnest.cli.main import run
-from voxnest.corpora.reading import read_corpus
+from voxnest.corpora.utterances import read_corpus
 from voxnest.errors import CheckpointError, CorpusError
 from voxnest.hub.checkpoint import read_metadata
 from voxnest.matryoshka.fit import draw, embed_pieces, fit
@@ -105,6 +105,20 @@ def test_what_cannot_be_read_is_left_out(corpus: Path, plain: Path, tmp_path: Pa
         utterance.path.unlink()
     with pytest.raises(CorpusError, match="0 usable pieces"):
         embed_pieces(load_encoder(plain), utterances)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_fitting_hears_in_eval_mode_and_leaves_every_part_in_its_own(corpus: Path, plain: Path, fails: bool) -> None:
+    encoder = load_encoder(plain)
+    expected, _ = embed_pieces(encoder, utterances := read_corpus(corpus))
+    encoder.train().backbone.eval()
+    modes = {name: module.training for name, module in encoder.named_modules()}
+    if fails:
+        with pytest.raises(CorpusError):
+            embed_pieces(encoder, utterances[:1])
+    else:
+        torch.testing.assert_close(embed_pieces(encoder, utterances)[0], expected)
+    assert {name: module.training for name, module in encoder.named_modules()} == modes
 
 
 class Picky(ToneEncoder):

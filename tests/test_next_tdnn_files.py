@@ -15,8 +15,8 @@ import golden_files
 from voxnest import load_encoder, save_encoder
 from voxnest.errors import CheckpointError
 from voxnest.frontends import create_frontend
-from voxnest.models.cards.next_tdnn import CARDS
 from voxnest.models.encoder import SpeakerEncoder
+from voxnest.zoo.cards.next_tdnn import CARDS
 
 Weights = dict[str, Tensor]
 

@@ -6,7 +6,10 @@ import pytest
 import torch
 
 from voxnest.errors import ConfigError
+from voxnest.training.config import TrainingConfig
+from voxnest.training.module import TrainingModule, build_criterion
 from voxnest.training.optimizers import MuonAdamW
+from voxnest.zoo.registry import create_encoder
 
 
 def test_muon_takes_the_matrices_of_the_encoder_and_continues_after_loading() -> None:
@@ -41,6 +44,23 @@ def test_muon_takes_the_matrices_of_the_encoder_and_continues_after_loading() ->
     for group in resumed.param_groups:
         group["lr"] = 0.0
     torch.testing.assert_close(steps(other, resumed, 3), expected)
+
+
+def test_muon_gets_matrices_of_the_encoder_from_eight_by_eight_on() -> None:
+    config = TrainingConfig.model_validate({"data": {"train": "."}, "output": ".", "optimizer": {"name": "muon"}})
+    encoder = create_encoder("xvector", bins=20, channels=16, out_channels=24, dims=(7,), pooling="ASTP")
+    encoder.backbone.thin, encoder.backbone.least = torch.nn.Linear(7, 64), torch.nn.Linear(64, 8)
+    module = TrainingModule(config, encoder)
+    module.criterion = build_criterion(config.loss, encoder.dims, 100)
+    groups = module.configure_optimizers().param_groups
+    names = {id(parameter): name for name, parameter in module.named_parameters()}
+    muon = {names[id(parameter)] for group in groups if group["muon"] for parameter in group["params"]}
+    others = {names[id(parameter)] for group in groups if not group["muon"] for parameter in group["params"]}
+    assert not muon & others
+    assert muon | others == set(names.values())
+    assert "encoder.backbone.least.weight" in muon
+    assert {"encoder.backbone.thin.weight", "encoder.head.linear.weight", "criterion.base_loss.weight"} <= others
+    assert "encoder.backbone.layers.0.conv.weight" in others  # a kernel is no matrix
 
 
 def test_muon_without_torch_that_has_it_is_a_config_error(monkeypatch: pytest.MonkeyPatch) -> None:

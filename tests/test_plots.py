@@ -15,7 +15,7 @@ from matplotlib.image import imread
 from voxnest.drawing import PICTURES, new_axes, save_figure, series_style, style_axes
 from voxnest.errors import ConfigError
 from voxnest.evaluation import DimensionResult, EvaluationReport, OperatingPoint, compute_eer, plot_det
-from voxnest.models.plots import points
+from voxnest.zoo.picture import points
 
 DIMS = (8, 16, 32, 64, 128, 192, 256)
 SEPARATIONS = (1.5, 2.2, 2.8, 3.2, 3.6, 4, 4.6)

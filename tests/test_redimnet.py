@@ -9,11 +9,10 @@ import torch
 import golden_files
 from voxnest import create_encoder
 from voxnest.errors import AudioError, CheckpointError, ConfigError
-from voxnest.models.counting import compare_with_published
+from voxnest.foreign.redimnet import make_backbone
+from voxnest.hub import convert
 from voxnest.models.pooling import POOLINGS, create_pooling
 from voxnest.models.redimnet import BLOCKS_1D, BLOCKS_2D, ReDimNet, ReDimNetConfig
-from voxnest.models.redimnet_official import backbone_from_official, from_official
-from voxnest.models.registry import CARDS, list_models
 
 REFERENCES = ["default", "conv", "b0", "b1", "b2", "b3", "b5", "b6"]
 
@@ -21,7 +20,7 @@ REFERENCES = ["default", "conv", "b0", "b1", "b2", "b3", "b5", "b6"]
 @pytest.mark.parametrize("name", REFERENCES)
 def test_embedding_equals_the_official_one(golden: Path, name: str) -> None:
     file = golden_files.read(golden / f"redimnet-{name}.json.gz")
-    encoder = from_official(file["config"], golden_files.make_state_dict(file))
+    encoder = convert("redimnet", file["config"], golden_files.make_state_dict(file))
     expected = golden_files.expected(file)
     with torch.inference_mode():
         embedding = encoder(golden_files.make_input(file))
@@ -32,25 +31,13 @@ def test_embedding_equals_the_official_one(golden: Path, name: str) -> None:
 def test_embedding_is_the_same_in_training_form_and_in_inference_form(golden: Path) -> None:
     # Attention takes another path while training; with frozen batch statistics it must give the same numbers.
     file = golden_files.read(golden / "redimnet-b0.json.gz")
-    encoder = from_official(file["config"], golden_files.make_state_dict(file)).train()
+    encoder = convert("redimnet", file["config"], golden_files.make_state_dict(file)).train()
     for module in encoder.modules():
         if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
             module.eval()
     with torch.no_grad():
         embedding = encoder(golden_files.make_input(file))
     torch.testing.assert_close(embedding, golden_files.expected(file), atol=1e-4, rtol=0)
-
-
-@pytest.mark.parametrize("name", [n for n in list_models() if n.startswith("redimnet") and CARDS[n].published.gmacs])
-def test_size_is_near_the_published_one(name: str) -> None:
-    found = compare_with_published(name)
-    assert found is not None
-    parameters, gmacs = found.differences
-    # The published size of b5 is not that of its released checkpoint, and neither is b2's.
-    within = 0.2 if name == "redimnet-b5" else 0.09 if name.startswith("redimnet-") else 0.04
-    assert abs(parameters) < within
-    assert abs(gmacs) < 0.13
-    assert found.explained
 
 
 # Reported of the files b2-vox2-*.pt and b5-vox2-ft_lm.pt by findit-ai/coremlit, of S and M by their sizes.
@@ -87,36 +74,21 @@ def test_every_pooling_gives_an_embedding(pooling: str) -> None:
     assert encoder(torch.randn(2, 8000)).shape == (2, 64)
 
 
-def test_a_prefix_is_the_beginning_of_the_full_embedding() -> None:
-    encoder = create_encoder("redimnet-tiny", dims=(24, 48, 96)).eval()
-    waveform = torch.randn(3, 8000)
-    full = encoder(waveform)
-    prefixes = encoder(waveform, all_dims=True)
-    assert encoder.dims == (24, 48, 96)
-    assert list(prefixes) == [24, 48, 96]
-    for dim, prefix in prefixes.items():
-        torch.testing.assert_close(prefix, full[:, :dim])
-        torch.testing.assert_close(encoder(waveform, dim=dim), full[:, :dim])
-
-
 def test_a_dimension_the_model_lacks_is_an_error_that_lists_those_it_has() -> None:
     encoder = create_encoder("redimnet-tiny", dims=(24, 48))
     with pytest.raises(ConfigError, match=r"32.*24, 48"):
         encoder(torch.randn(1, 8000), dim=32)
 
 
-def test_a_waveform_of_the_wrong_shape_or_too_short_is_an_audio_error() -> None:
+def test_a_waveform_of_the_wrong_shape_is_an_audio_error() -> None:
     encoder = create_encoder("redimnet-tiny").eval()
     with pytest.raises(AudioError, match=r"\[1, 1, 8000\].*\[batch, samples\]"):
         encoder(torch.randn(1, 1, 8000))
-    with pytest.raises(AudioError, match=r"256 samples.*at least 257"):
-        encoder(torch.randn(1, 256))
-    assert encoder(torch.randn(1, encoder.min_samples)).isfinite().all()
 
 
 def test_bfloat16_autocast_changes_scores_little(golden: Path) -> None:
     file = golden_files.read(golden / "redimnet-b0.json.gz")
-    encoder = from_official(file["config"], golden_files.make_state_dict(file))
+    encoder = convert("redimnet", file["config"], golden_files.make_state_dict(file))
     waveform = golden_files.make_input(file)
     with torch.inference_mode():
         exact = encoder(waveform)
@@ -143,14 +115,14 @@ def test_a_foreign_checkpoint_that_does_not_fit_is_refused(golden: Path) -> None
     file = golden_files.read(golden / "redimnet-b0.json.gz")
     weights = golden_files.make_state_dict(file)
     with pytest.raises(CheckpointError, match=r"1 missing key: head\.linear\.bias"):
-        from_official(file["config"], {key: value for key, value in weights.items() if key != "linear.bias"})
+        convert("redimnet", file["config"], {key: value for key, value in weights.items() if key != "linear.bias"})
     with pytest.raises(CheckpointError, match=r"unexpected key: 'projection\.weight'"):
-        from_official(file["config"], {**weights, "projection.weight": torch.zeros(3)})
+        convert("redimnet", file["config"], {**weights, "projection.weight": torch.zeros(3)})
     with pytest.raises(CheckpointError, match=r"linear\.weight.*\[192, 7\]"):
-        from_official(file["config"], {**weights, "linear.weight": torch.zeros(192, 7)})
+        convert("redimnet", file["config"], {**weights, "linear.weight": torch.zeros(192, 7)})
     others = {k: v for k, v in weights.items() if k != "linear.bias"} | {"one": torch.zeros(1), "two": torch.zeros(1)}
     with pytest.raises(CheckpointError, match=r"2 unexpected keys: 'one', 'two'; 1 missing key: head\.linear\.bias"):
-        from_official(file["config"], others)
+        convert("redimnet", file["config"], others)
 
 
 @pytest.mark.parametrize(
@@ -167,7 +139,7 @@ def test_arguments_the_official_class_cannot_be_built_with_are_refused(
 ) -> None:
     file = golden_files.read(golden / "redimnet-b0.json.gz")
     with pytest.raises(ConfigError, match=argument):
-        from_official({**file["config"], argument: value}, golden_files.make_state_dict(file))
+        convert("redimnet", {**file["config"], argument: value}, golden_files.make_state_dict(file))
 
 
 def test_a_class_head_is_dropped_and_only_if_the_configuration_has_one(golden: Path) -> None:
@@ -176,10 +148,10 @@ def test_a_class_head_is_dropped_and_only_if_the_configuration_has_one(golden: P
     with_head = {**weights, "cls_head.2.weight": torch.zeros(7, 192), "cls_head.2.bias": torch.zeros(7)}
     waveform = golden_files.make_input(file)
     with torch.inference_mode():
-        embedding = from_official({**file["config"], "num_classes": 7}, with_head)(waveform)
+        embedding = convert("redimnet", {**file["config"], "num_classes": 7}, with_head)(waveform)
     torch.testing.assert_close(embedding, golden_files.expected(file), atol=1e-4, rtol=0)
     with pytest.raises(CheckpointError, match=r"cls_head\.2\.weight"):
-        from_official(file["config"], with_head)
+        convert("redimnet", file["config"], with_head)
 
 
 def test_kernels_of_the_layout_for_tensorflow_are_read_with_time_first(golden: Path) -> None:
@@ -188,7 +160,7 @@ def test_kernels_of_the_layout_for_tensorflow_are_read_with_time_first(golden: P
     swapped = {k: v.swapdims(2, 3) if v.ndim == 4 and not k.endswith(".w") else v for k, v in weights.items()}
     waveform = golden_files.make_input(file)
     with torch.inference_mode():
-        embedding = from_official({**file["config"], "tf_optimized_arch": True}, swapped)(waveform)
+        embedding = convert("redimnet", {**file["config"], "tf_optimized_arch": True}, swapped)(waveform)
     torch.testing.assert_close(embedding, golden_files.expected(file), atol=1e-4, rtol=0)
 
 
@@ -197,7 +169,7 @@ def test_arguments_of_the_official_front_end_reach_ours(golden: Path) -> None:
     params = {"norm_signal": True, "do_preemph": False, "win_length": 320, "spec_norm": "bn", "do_spec_aug": True}
     weights = golden_files.make_state_dict(file)
     learned = {f"spec.spec_norm.{k}": v + 2.0 for k, v in torch.nn.BatchNorm1d(60).state_dict().items()}
-    encoder = from_official({**file["config"], "spec_params": params}, {**weights, **learned})
+    encoder = convert("redimnet", {**file["config"], "spec_params": params}, {**weights, **learned})
     frontend = encoder.frontend
     assert frontend.normalize_signal
     assert frontend.pre_emphasis is None
@@ -224,10 +196,10 @@ def test_an_official_backbone_alone_gives_what_it_gives_inside_its_model(golden:
     keys = ("F", "C", "block_1d_type", "block_2d_type", "stages_setup", "group_divisor")
     config = {k: v for k, v in file["config"].items() if k in keys}
     inner = {k.removeprefix("backbone."): v for k, v in weights.items() if k.startswith("backbone.")}
-    encoder = from_official(file["config"], weights)
+    encoder = convert("redimnet", file["config"], weights)
     features = torch.randn(1, 60, 40)
     with torch.inference_mode():
-        frames = backbone_from_official({**config, "out_channels": None}, inner)(features)
+        frames = make_backbone({**config, "out_channels": None}, inner)(features)
         torch.testing.assert_close(frames, encoder.backbone(features))
 
 

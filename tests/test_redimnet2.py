@@ -8,11 +8,12 @@ import torch
 
 import golden_files
 from voxnest.errors import AudioError, CheckpointError, ConfigError
+from voxnest.foreign.redimnet2 import ARGUMENTS, make_backbone
+from voxnest.hub import convert
 from voxnest.models.blocks_1d import ACTIVATIONS
 from voxnest.models.encoder import SpeakerEncoder
 from voxnest.models.layers import BLOCKS_2D, GroupNorm
 from voxnest.models.redimnet2 import BLOCKS_1D, ReDimNet2, ReDimNet2Config, build
-from voxnest.models.redimnet2_official import from_official, translate_settings
 
 SMALL: dict[str, Any] = {
     "bins": 24,
@@ -31,12 +32,24 @@ def small(**settings: Any) -> SpeakerEncoder:
 )
 def test_embedding_equals_the_official_one(golden: Path, name: str) -> None:
     file = golden_files.read(golden / f"redimnet2-{name}.json.gz")
-    encoder = from_official(file["config"], golden_files.make_state_dict(file))
+    encoder = convert("redimnet2", file["config"], golden_files.make_state_dict(file))
     expected = golden_files.expected(file)
     with torch.inference_mode():
         embedding = encoder(golden_files.make_input(file))
     assert (embedding - expected).abs().max() <= golden_files.bound(expected)
     assert sum(p.numel() for p in encoder.parameters()) == file["parameters"]
+
+
+def test_an_official_backbone_alone_gives_what_it_gives_inside_its_model(golden: Path) -> None:
+    file = golden_files.read(golden / "redimnet2-b0.json.gz")
+    weights = golden_files.make_state_dict(file)
+    inner = {key.removeprefix("backbone."): value for key, value in weights.items() if key.startswith("backbone.")}
+    others = ("embed_dim", "hop_length", "pooling_func", "global_context_att", "emb_bn", "feat_type", "spec_params")
+    config = {key: value for key, value in file["config"].items() if key not in others}
+    features = torch.randn(1, 72, 40)
+    with torch.inference_mode():
+        expected = convert("redimnet2", file["config"], weights).backbone(features)
+        torch.testing.assert_close(make_backbone(config, inner)(features), expected)
 
 
 @pytest.mark.parametrize("kind", BLOCKS_1D)
@@ -109,7 +122,7 @@ def test_frames_that_do_not_fill_the_time_stride_are_left_out() -> None:
         backbone(features[..., :3])
 
 
-@pytest.mark.parametrize("settings", [{}, {"skip_frames": 5}, {"pad_right": 400}, {"frontend": "tf_mel"}])
+@pytest.mark.parametrize("settings", [{"skip_frames": 5}, {"pad_right": 400}, {"frontend": "tf_mel"}])
 def test_the_shortest_waveform_gives_an_embedding(settings: dict[str, Any]) -> None:
     encoder = small(**settings).eval()
     assert encoder(torch.randn(2, encoder.min_samples)).isfinite().all()
@@ -156,11 +169,11 @@ def test_wrong_settings_are_refused(settings: dict[str, Any], message: str) -> N
 )
 def test_arguments_the_official_class_cannot_be_built_with_are_refused(argument: str, value: object) -> None:
     with pytest.raises(ConfigError, match=argument):
-        translate_settings({argument: value})
+        ARGUMENTS.translate({argument: value})
 
 
 def test_arguments_of_the_official_class_are_translated() -> None:
-    translated = translate_settings(
+    translated = ARGUMENTS.translate(
         {
             "C": 16,
             "agg_gnorm": True,
@@ -186,6 +199,6 @@ def test_a_foreign_checkpoint_that_does_not_fit_is_refused(golden: Path) -> None
     weights = golden_files.make_state_dict(file)
     for key in ("backbone.stage9.0.w", "backbone.stage0_pre.0.w", "backbone.stage0.9.unknown", "backbone.stage0.w"):
         with pytest.raises(CheckpointError, match=f"unexpected key: {key!r}"):
-            from_official(file["config"], {**weights, key: torch.zeros(1)})
+            convert("redimnet2", file["config"], {**weights, key: torch.zeros(1)})
     with pytest.raises(CheckpointError, match=r"1 missing key: head\.linear\.bias"):
-        from_official(file["config"], {key: value for key, value in weights.items() if key != "linear.bias"})
+        convert("redimnet2", file["config"], {key: value for key, value in weights.items() if key != "linear.bias"})

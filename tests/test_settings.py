@@ -9,15 +9,15 @@ import torch
 
 from voxnest.errors import ConfigError
 from voxnest.frontends import FRONTENDS, create_frontend
-from voxnest.models.cards import CARDS
-from voxnest.models.registry import create_encoder
+from voxnest.zoo.cards import CARDS
+from voxnest.zoo.registry import create_encoder
 
 ODD: tuple[Any, ...] = (0, -1, 7, 10**9, "wide", None, [], {}, [[7]])
 
 
 @pytest.mark.parametrize("name", CARDS)
 def test_any_single_override_gives_an_encoder_or_a_config_error(name: str) -> None:
-    names = [field.name for field in dataclasses.fields(CARDS[name].config_type)] + ["level"]
+    names = [field.name for field in dataclasses.fields(CARDS[name].network.config_type)] + ["level"]
     # Every value for one model of each family, a value of each setting for the others, which have the same settings.
     whole = name == min(other for other, card in CARDS.items() if card.family == CARDS[name].family)
     position = list(CARDS).index(name)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from voxnest.corpora.augmentation import Augmentation
+from voxnest.crops.augmentation import Augmentation
 from voxnest.errors import ConfigError
 from voxnest.training import config as settings
 from voxnest.training.config import Crops, TrainingConfig

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from voxnest.corpora.manifest import Utterance
+from voxnest.corpora.trials import check_recordings, find_root, find_speakers, index_trials, locate_recordings
 from voxnest.errors import CorpusError, TrialError
 from voxnest.evaluation import Trial, make_trials, read_trials, score_trials, write_trials
 from voxnest.evaluation.checks import check_rates, check_trials
-from voxnest.evaluation.trials import check_recordings, find_root, find_speakers, index_trials, locate_recordings
 
 
 def listed(folder, content):

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from voxnest.errors import AudioError, ConfigError
-from voxnest.models.cards.vgg_m import CARDS
-from voxnest.models.counting import count_macs, count_parameters
 from voxnest.models.encoder import SpeakerEncoder
 from voxnest.models.vgg_m import build
+from voxnest.zoo.cards.vgg_m import CARDS
+from voxnest.zoo.counting import count_macs, count_parameters
 
 PAPER = {  # layer: (channels, bins, frames) of its output for 3 s, as table 5 of the paper gives them
     "0": (96, 254, 148),
@@ -48,11 +48,7 @@ def test_parameters_fill_the_published_number_of_mebibytes(encoder: SpeakerEncod
     assert count_macs(encoder) / 1e9 == pytest.approx(1.82, rel=0.01)
 
 
-def test_short_inputs_give_embeddings_and_shorter_ones_an_error(encoder: SpeakerEncoder) -> None:
-    with torch.inference_mode():
-        assert encoder(torch.randn(2, encoder.min_samples)).isfinite().all()
-    with pytest.raises(AudioError, match=f"at least {encoder.min_samples}"):
-        encoder(torch.randn(2, encoder.min_samples - 1))
+def test_frames_that_leave_none_at_the_end_are_an_audio_error(encoder: SpeakerEncoder) -> None:
     with pytest.raises(AudioError, match=r"64 frames.*at least 65"):
         encoder.backbone(torch.randn(1, 512, 64))
 
@@ -62,13 +58,6 @@ def test_a_longer_utterance_is_averaged_over_time(encoder: SpeakerEncoder) -> No
         frames = encoder.backbone(torch.randn(1, 512, 120))
         expected = encoder.head(frames.mean(dim=1))
         torch.testing.assert_close(encoder.head(encoder.pooling(frames)), expected)
-
-
-def test_every_parameter_learns() -> None:
-    encoder = build("vgg-m", {"bins": 130, "dims": (16, 64), "mask_bins": 8, "mask_frames": 9}).train()
-    assert encoder.frontend.spec_augment is not None
-    encoder(torch.randn(2, 12000)).square().sum().backward()
-    assert not [n for n, p in encoder.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
 
 
 @pytest.mark.parametrize("settings", [{"bins": 30}, {"bins": 600}, {"dims": ()}])

@@ -12,8 +12,9 @@ from torch import Tensor
 
 import golden_files
 from voxnest.errors import CheckpointError
-from voxnest.hub.wespeaker import CLASSES, is_wespeaker, read_wespeaker
-from voxnest.models import df_resnet, redimnet_official, resnet
+from voxnest.foreign.encoders import TRANSLATIONS, make_encoder
+from voxnest.foreign.wespeaker import CLASSES, is_wespeaker, read_wespeaker
+from voxnest.zoo.cards import df_resnet, resnet
 
 RESNET = {"feat_dim": 80, "embed_dim": 256, "pooling_func": "TSTP", "two_emb_layer": False}
 
@@ -39,21 +40,18 @@ def write(directory: Path, model: str, arguments: dict[str, Any], weights: objec
     return directory
 
 
-@pytest.mark.parametrize(
-    ("name", "model", "family"),
-    [("resnet18", "ResNet18", resnet), ("gemini-dfresnet60", "Gemini_DF_ResNet60", df_resnet)],
-)
+@pytest.mark.parametrize(("name", "model"), [("resnet18", "ResNet18"), ("gemini-dfresnet60", "Gemini_DF_ResNet60")])
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_a_directory_gives_the_embedding_of_wespeaker(
-    golden: Path, tmp_path: Path, name: str, model: str, family: Any, wrapped: bool
+    golden: Path, tmp_path: Path, name: str, model: str, wrapped: bool
 ) -> None:
     file = golden_files.read(golden / f"{name}.json.gz")
     weights = {**golden_files.make_state_dict(file), "projection.weight": torch.zeros(17982, 2)}
     directory = write(tmp_path, model, file["config"], {"state_dict": weights} if wrapped else weights)
     assert is_wespeaker(directory)
-    architecture, config, state_dict = read_wespeaker(directory)
-    assert architecture == name
-    encoder = family.from_official(config, state_dict, architecture)
+    found = read_wespeaker(directory)
+    assert found.architecture == name
+    encoder = make_encoder(found)
     expected = golden_files.expected(file)
     with torch.inference_mode():
         embedding = encoder.embed_features(golden_files.make_input(file).transpose(1, 2))
@@ -62,9 +60,9 @@ def test_a_directory_gives_the_embedding_of_wespeaker(
 
 def test_arguments_left_out_of_the_configuration_are_the_class_s_own(tmp_path: Path) -> None:
     # As in the SimAM-ResNets trained on VoxBlink2.
-    architecture, config, _ = read_wespeaker(write(tmp_path, "SimAM_ResNet34_ASP", {"embed_dim": 256}, {}))
-    assert architecture == "simam-resnet34"
-    settings = resnet.translate_settings(config, resnet.SIZES, architecture)
+    found = read_wespeaker(write(tmp_path, "SimAM_ResNet34_ASP", {"embed_dim": 256}, {}))
+    assert found.architecture == "simam-resnet34"
+    settings = TRANSLATIONS[found.architecture].settings(found)
     assert settings == {"block": "simam", "channels": 64, "pooling": "ASP", "dims": (256,)}
 
 
@@ -74,10 +72,7 @@ def test_every_class_of_a_family_here_has_its_own_architecture() -> None:
     assert CLASSES["ECAPA_TDNN_GLOB_c512"] == CLASSES["ECAPA_TDNN_c512"] == "ecapa-tdnn-512"
 
 
-def test_wespeaker_s_own_redimnet_is_read_as_the_official_one(
-    golden: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(redimnet_official.FRONTENDS, "fbank", "fbank")
+def test_wespeaker_s_own_redimnet_is_read_as_the_official_one(golden: Path, tmp_path: Path) -> None:
     file = golden_files.read(golden / "redimnet-b1.json.gz")
     official = {k: v for k, v in golden_files.make_state_dict(file).items() if not k.startswith("spec.")}
     without_norm = {k: v for k, v in official.items() if not k.startswith("bn.")}
@@ -89,10 +84,10 @@ def test_wespeaker_s_own_redimnet_is_read_as_the_official_one(
         theirs[key.replace("linear.", "seg_1.") if key.startswith("linear.") else key] = value
     arguments = {"feat_dim": 72, "embed_dim": 192, "pooling_func": "ASTP", "two_emb_layer": False}
     directory = write(tmp_path, "ReDimNetB1", arguments, theirs, fbank_args={"num_mel_bins": 72})
-    architecture, config, weights = read_wespeaker(directory)
-    assert architecture == "redimnet"
-    assert {key: value for key, value in weights.items() if not key.startswith("bn.")}.keys() == without_norm.keys()
-    encoder = redimnet_official.from_official(config, weights)
+    found = read_wespeaker(directory)
+    assert found.architecture == "redimnet"
+    assert {key: value for key, value in found.state.items() if not key.startswith("bn.")}.keys() == without_norm.keys()
+    encoder = make_encoder(found)
     assert type(encoder.frontend).__name__ == "KaldiFbank"
     features = torch.randn(1, 72, 30)
     with torch.inference_mode():
@@ -101,16 +96,42 @@ def test_wespeaker_s_own_redimnet_is_read_as_the_official_one(
         torch.testing.assert_close(encoder.embed_features(features), projected, atol=1e-4, rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("model", "stages", "arguments"),
+    [
+        ("ReDimNetB0", (1, 2, 1, 30), {"F": 60, "C": 10, "block_2d_type": "basic_resnet", "group_divisor": 1}),
+        ("ReDimNetB2", (1, 2, 1, 12), {"group_divisor": 4, "block_1d_type": "conv+att"}),
+        ("ReDimNetB6", (1, 4, 4, 32), {"F": 72, "C": 32, "global_context_att": True}),
+        ("ReDimNet2B0", ((1, 1), 2, 2, 36), {"C": 12, "out_channels": 64, "return_2d_output": False}),
+        ("ReDimNet2B3", ((1, 1), 2, 2, 36), {"C": 24, "out_channels": 64, "return_2d_output": False}),
+        ("ReDimNet2B5", ((1, 1), 2, 4, 48), {"C": 48, "out_channels": 256, "return_2d_output": False}),
+        ("ReDimNet2B6", ((1, 1), 3, 3, 64), {"C": 64, "out_channels": 224, "return_2d_output": True}),
+    ],
+)
+def test_sizes_of_redimnet_are_those_of_wespeaker_s_functions(
+    tmp_path: Path, model: str, stages: tuple[Any, ...], arguments: dict[str, Any]
+) -> None:
+    given = {"feat_dim": arguments.get("F", 72), "embed_dim": 192}
+    found = read_wespeaker(write(tmp_path, model, given, {}, fbank_args={"num_mel_bins": given["feat_dim"]})).config
+    first = found["stages_setup"][0]
+    assert (*first[:3], first[4]) == stages
+    assert {"return_2d_output": False, **found, **arguments} == {"return_2d_output": False, **found}
+    assert "hop_length" not in found  # the filter bank's is 10 ms
+    if model == "ReDimNetB2":
+        assert [stage[0] for stage in found["stages_setup"]] == [1, 2, 1, 2, 1, 2]
+
+
 def test_redimnet2_takes_its_own_front_end_along(tmp_path: Path) -> None:
     tfmel = {"n_mels": 72, "hop_length": 160, "win_length": 400, "norm_signal": True}
     arguments = {"feat_dim": 72, "embed_dim": 192, "pooling_func": "ASTP"}
     weights = {"bn.weight": torch.zeros(1), "frontend.window": torch.zeros(1)}
     dataset = {"frontend": "tfmel", "tfmel_args": tfmel, "cmvn": False}
-    architecture, config, kept = read_wespeaker(write(tmp_path, "ReDimNet2B6", arguments, weights, **dataset))
-    assert architecture == "redimnet2"
+    found = read_wespeaker(write(tmp_path, "ReDimNet2B6", arguments, weights, **dataset))
+    config = found.config
+    assert found.architecture == "redimnet2"
     assert (config["F"], config["C"], config["out_channels"], config["return_2d_output"]) == (72, 64, 224, True)
     assert (config["feat_type"], config["spec_params"]) == ("tf", tfmel)
-    assert list(kept) == ["bn.weight"]
+    assert list(found.state) == ["bn.weight"]
 
 
 def test_an_unknown_class_is_refused_with_a_list_of_the_known_ones(tmp_path: Path) -> None:

@@ -10,16 +10,16 @@ import pytest
 import torch
 from matplotlib.image import imread
 
-from voxnest.models import plots
-from voxnest.models.card import VOX1
-from voxnest.models.counting import KEPT, count_model, count_parameters
-from voxnest.models.registry import CARDS, create_encoder, list_models
+from voxnest.zoo import picture
+from voxnest.zoo.card import VOX1
+from voxnest.zoo.counting import KEPT, count_macs, count_model, count_parameters
+from voxnest.zoo.registry import CARDS, create_encoder, list_models
 
 PAGE = Path(__file__).parent.parent / "docs" / "zoo.md"
 
 
 def test_picture_holds_every_model_with_rates_on_all_three_lists(tmp_path: Path) -> None:
-    drawn = {point.name: point for point in plots.plot_models(tmp_path / "new" / "zoo.png")}
+    drawn = {point.name: point for point in picture.plot_models(tmp_path / "new" / "zoo.png")}
     published = {
         name
         for name, card in CARDS.items()
@@ -32,10 +32,10 @@ def test_picture_holds_every_model_with_rates_on_all_three_lists(tmp_path: Path)
 
 
 def test_picture_is_a_png_with_colours(tmp_path: Path) -> None:
-    plots.plot_models(tmp_path / "zoo.png")
-    picture = imread(tmp_path / "zoo.png")
-    assert picture.shape[:2] == (1120, 1600)
-    reds = (picture[..., 0] > 0.6) & (picture[..., 1] < 0.3)
+    picture.plot_models(tmp_path / "zoo.png")
+    drawn = imread(tmp_path / "zoo.png")
+    assert drawn.shape[:2] == (1120, 1600)
+    reds = (drawn[..., 0] > 0.6) & (drawn[..., 1] < 0.3)
     assert reds.sum() > 500
 
 
@@ -56,6 +56,17 @@ def test_page_lists_every_model_with_the_parameters_it_has_now() -> None:
         with torch.device("meta"):
             encoder = create_encoder(name)
         assert parameters == f"{count_parameters(encoder) / 1e6:.2f}", f"{name}: run tools/zoo.py again"
+
+
+def test_counting_leaves_every_part_in_its_mode() -> None:
+    encoder = create_encoder("redimnet-tiny").train()
+    encoder.backbone.eval()
+    modes = {name: module.training for name, module in encoder.named_modules()}
+    state = {name: value.clone() for name, value in encoder.state_dict().items()}
+    training = count_macs(encoder)
+    assert {name: module.training for name, module in encoder.named_modules()} == modes
+    assert all(torch.equal(value, state[name]) for name, value in encoder.state_dict().items())
+    assert training == count_macs(encoder.eval())
 
 
 @pytest.mark.slow

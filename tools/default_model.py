@@ -11,10 +11,9 @@ metadata and into docs/default-model.md.
 import argparse
 from pathlib import Path
 
-from voxnest import load_encoder, save_encoder
 from voxnest.evaluation import evaluate
-from voxnest.hub.checkpoint import DEFAULT_FILE
-from voxnest.models.registry import LEVEL
+from voxnest.hub.checkpoint import DEFAULT, DEFAULT_FILE, load_encoder, save_encoder
+from voxnest.zoo.registry import LEVEL
 
 CARD = {
     "data": "271 speakers, 3.1 hours: 251 of LibriSpeech train-clean-100 (one recording of about 14 s each) and 20 of "
@@ -37,6 +36,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=DEFAULT_FILE)
     options = parser.parse_args()
     encoder = load_encoder(options.encoder)
+    encoder.name = DEFAULT
     encoder.frontend.level = encoder.config["level"] = options.level
     development = evaluate(encoder, options.development)
     encoder.thresholds = {dim: result.threshold for dim, result in development.dims.items()}

@@ -178,6 +178,7 @@ def run_case(words: list[str], folder: Path) -> Outcome:
     printed = output.read_text("utf-8", "replace") if output.exists() else ""
     left = [path.name for path in folder.rglob(".*") if path.name not in (".printed", ".lock") and path.is_file()]
     code = os.waitstatus_to_exitcode(status)
+    assert usage is not None  # as there is a status
     memory = usage.ru_maxrss * 1024
     allowed = (0, 1, 2) if words[0] == "verify" else (0, 2)
     problem = ""

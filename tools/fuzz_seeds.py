@@ -19,7 +19,7 @@ import yaml
 
 from voxnest.corpora.prepare import prepare
 from voxnest.hub.checkpoint import save_encoder
-from voxnest.models.registry import create_encoder
+from voxnest.zoo.registry import create_encoder
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))

@@ -21,4 +21,5 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
     """Point links at pages of the site; what is not one of them is named, not linked."""
     for source, target in OUTSIDE.items():
         markdown = markdown.replace(f"](../{source})", f"]({target})")
-    return re.sub(r"\[([^\]]+)\]\(\.\./[^)]+\)", r"`\1`", markdown)
+    up = "../" * (page.file.src_uri.count("/") + 1)  # out of docs/
+    return re.sub(rf"\[([^\]]+)\]\({re.escape(up)}[^)]+\)", r"`\1`", markdown)

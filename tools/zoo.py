@@ -18,10 +18,10 @@ from pathlib import Path
 import torch
 
 from voxnest.files import atomic_write
-from voxnest.models.card import VOX1
-from voxnest.models.counting import KEPT, count_model, kept_counts
-from voxnest.models.plots import plot_models
-from voxnest.models.registry import CARDS, create_encoder
+from voxnest.zoo.card import VOX1
+from voxnest.zoo.counting import KEPT, count_model, kept_counts
+from voxnest.zoo.picture import plot_models
+from voxnest.zoo.registry import CARDS, create_encoder
 
 DOCS = Path(__file__).parent.parent / "docs"
 SECONDS = 3.0
@@ -53,9 +53,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--counts", action="store_true", help="Count all models, and write src/.../counts.json.")
     if parser.parse_args().counts:
-        lines = (f"  {json.dumps(name)}: {json.dumps(count_model(name))}" for name in CARDS)
+        counts = (f"  {json.dumps(name)}: {json.dumps(count_model(name))}" for name in CARDS)
         with atomic_write(KEPT) as path:
-            path.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+            path.write_text("{\n" + ",\n".join(counts) + "\n}\n", encoding="utf-8")
         return
     torch.set_num_threads(1)
     lines = [HEAD.format(machine=machine())]

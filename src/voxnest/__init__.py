@@ -1,6 +1,6 @@
 """voxnest: speaker recognition with nested (Matryoshka) embeddings.
 
-The public names below are imported on first use, so that `import voxnest` stays light.
+The public names below are imported on first use, so that `import voxnest` stays light; `__init__.pyi` has their types.
 """
 
 from importlib import import_module
@@ -8,40 +8,39 @@ from importlib import import_module
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "SpeakerEncoder": "voxnest.models.encoder",
-    "create_encoder": "voxnest.models.registry",
-    "list_models": "voxnest.models.registry",
-    "load_encoder": "voxnest.hub.checkpoint",
-    "save_encoder": "voxnest.hub.checkpoint",
-    "read_audio": "voxnest.audio",
-    "MatryoshkaProjection": "voxnest.models.head",
-    "MatryoshkaLoss": "voxnest.matryoshka.loss",
     "AAMSoftmax": "voxnest.losses",
+    "MatryoshkaLoss": "voxnest.matryoshka",
+    "MatryoshkaProjection": "voxnest.matryoshka",
+    "SpeakerEncoder": "voxnest.models.encoder",
     "SubCenterAAMSoftmax": "voxnest.losses",
     "TripletLoss": "voxnest.losses",
-    "pca_rotation": "voxnest.matryoshka.rotation",
-    "discriminative_rotation": "voxnest.matryoshka.rotation",
-    "with_dims": "voxnest.matryoshka.rotation",
+    "VoxnestError": "voxnest.errors",
     "compute_eer": "voxnest.evaluation",
     "compute_min_dcf": "voxnest.evaluation",
-    # For code written for redimnet-mrl; voxnest.mrl has the losses and the head under its names too.
-    "ReDimNetMRL": "voxnest.mrl",
-    "create_mrl_from_pretrained": "voxnest.mrl",
-    "evaluate_mrl_eer": "voxnest.mrl",
-    "get_model_info": "voxnest.mrl",
-    "load_audio": "voxnest.mrl",
-    "load_pretrained_redimnet": "voxnest.mrl",
-    "load_trained_mrl": "voxnest.mrl",
-    "unfreeze_backbone": "voxnest.mrl",
+    "create_encoder": "voxnest.zoo.registry",
+    "discriminative_rotation": "voxnest.matryoshka",
+    "embed": "voxnest.inference:embed_files",
+    "evaluate": "voxnest.evaluation",
+    "list_models": "voxnest.zoo.registry",
+    "load_config": "voxnest.training.settings",
+    "load_encoder": "voxnest.hub.checkpoint",
+    "pca_rotation": "voxnest.matryoshka",
+    "prepare": "voxnest.corpora.prepare",
+    "read_audio": "voxnest.audio",
+    "save_encoder": "voxnest.hub.checkpoint",
+    "train": "voxnest.training.run",
+    "verify": "voxnest.inference",
+    "with_dims": "voxnest.matryoshka",
 }
 
 __all__ = ["__version__", *_PUBLIC]
 
 
 def __getattr__(name: str) -> object:
-    if name in _PUBLIC:
-        return getattr(import_module(_PUBLIC[name]), name)
-    raise AttributeError(f"module 'voxnest' has no attribute {name!r}")
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'voxnest' has no attribute {name!r}")
+    module, _, attribute = _PUBLIC[name].partition(":")
+    return getattr(import_module(module), attribute or name)
 
 
 def __dir__() -> list[str]:

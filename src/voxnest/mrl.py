@@ -18,21 +18,19 @@ from voxnest import losses
 from voxnest.audio import SAMPLE_RATE, read_audio
 from voxnest.errors import AudioError, ConfigError, TrialError
 from voxnest.evaluation import Trial, evaluate
+from voxnest.foreign.encoders import make_encoder
+from voxnest.foreign.redimnet import ARGUMENTS
+from voxnest.foreign.redimnet_mrl import describe_mrl
 from voxnest.hub.checkpoint import load_encoder
-from voxnest.hub.conversion import convert_mrl
 from voxnest.hub.releases import names_release
 from voxnest.inference import embed_files
 from voxnest.matryoshka import loss as matryoshka_loss
 from voxnest.matryoshka.rotation import pca_rotation, with_dims
 from voxnest.models import head
 from voxnest.models.encoder import Lengths, SpeakerEncoder, Waveform
-from voxnest.models.redimnet import build
-from voxnest.models.redimnet_official import translate_settings
+from voxnest.models.redimnet import FAMILY
 
 Device = str | torch.device
-
-# A name of the registry for a ReDimNet of any size: all settings are stored with it.
-_ANY_SIZE = "redimnet-m"
 
 
 class MatryoshkaProjection(head.MatryoshkaProjection):
@@ -135,8 +133,8 @@ class ReDimNetMRL(SpeakerEncoder):
     """
 
     def __init__(self, embed_dim: int = 256, mrl_dims: Iterable[int] | None = None, **arguments: Any) -> None:
-        settings = {**translate_settings(arguments), "dims": _all_dims(embed_dim, mrl_dims), "out_norm": False}
-        self._take(build(_ANY_SIZE, settings))
+        settings = {**ARGUMENTS.translate(arguments), "dims": _all_dims(embed_dim, mrl_dims), "out_norm": False}
+        self._take(FAMILY.build(settings))
 
     @classmethod
     def from_encoder(cls, encoder: SpeakerEncoder) -> Self:
@@ -150,7 +148,7 @@ class ReDimNetMRL(SpeakerEncoder):
         for name in ("norm", "linear", "out_norm"):
             setattr(projection, name, getattr(encoder.head, name))
         parts = encoder.frontend, encoder.backbone, encoder.pooling, projection
-        super().__init__(*parts, name=encoder.name, config=encoder.config)
+        super().__init__(*parts, architecture=encoder.architecture, name=encoder.name, config=encoder.config)
         self.embed_dim, self.mrl_dims = projection.max_embed_dim, projection.mrl_dims
         self.thresholds = dict(encoder.thresholds)
         self.train(encoder.training)
@@ -213,7 +211,7 @@ class ReDimNetMRL(SpeakerEncoder):
         """
         if not any(key.removeprefix("module.").startswith("projection.") for key in state_dict):
             return super().load_state_dict(state_dict, strict, assign)
-        trained = convert_mrl({"model_state_dict": state_dict}, "model_state_dict")
+        trained = make_encoder(describe_mrl({"model_state_dict": state_dict}, "model_state_dict"))
         result = super().load_state_dict(trained.state_dict(), strict, assign)
         self.frontend = trained.frontend.to(self.head.linear.weight.device).train(self.training)
         self.config = {**self.config, "hop_length": trained.config["hop_length"]}

@@ -82,7 +82,7 @@ def _make_voices(folder: Path) -> int:
     """Make the corpus and the trials, unless an earlier run has; give the number of trials."""
     import shutil
 
-    from voxnest.corpora.synthetic import make_synthetic_corpus, write_trials
+    from voxnest.synthesis.corpus import make_synthetic_corpus, write_trials
 
     trials, voices = folder / "trials.txt", folder / "voices"
     if not trials.exists():  # written last: without it, what is there may be half a corpus

@@ -51,7 +51,7 @@ def fit(
     from rich.markup import escape
 
     from voxnest.cli.progress import progress_bar
-    from voxnest.corpora.reading import read_corpus
+    from voxnest.corpora.utterances import read_corpus
     from voxnest.files import check_output, is_stream
     from voxnest.hub.checkpoint import load_encoder, save_encoder
     from voxnest.matryoshka.fit import fit as run

@@ -53,9 +53,9 @@ Listing = tuple[list[dict[str, Any]], "Table", list[str]]
 
 
 def _models() -> Listing:
-    from voxnest.models.card import VOX1
-    from voxnest.models.counting import kept_counts
-    from voxnest.models.registry import CARDS
+    from voxnest.zoo.card import VOX1
+    from voxnest.zoo.counting import kept_counts
+    from voxnest.zoo.registry import CARDS
 
     table = _table("model", "M params", "GMACs", "O", "E", "H", "what it is")
     rows = []
@@ -87,8 +87,8 @@ def _models() -> Listing:
 def _comparisons() -> Listing:
     import textwrap
 
-    from voxnest.models.counting import TOLERANCE, compare_with_published
-    from voxnest.models.registry import list_models
+    from voxnest.zoo.counting import TOLERANCE, compare_with_published
+    from voxnest.zoo.registry import list_models
 
     table = _table("model", "M params", "published", "", "GMACs", "published", "")
     rows, notes = [], [f"Why, where it is more than {TOLERANCE:.0%}:"]
@@ -151,7 +151,7 @@ def _weights() -> Listing:
 def _plot(path: Path) -> None:
     from voxnest.drawing import PICTURES
     from voxnest.files import STANDARD_OUTPUT, check_output
-    from voxnest.models.plots import plot_models
+    from voxnest.zoo.picture import plot_models
 
     check_output(path, *PICTURES)
     drawn = plot_models(path)

@@ -1,1 +1,1 @@
-"""Speech corpora: find and describe recordings, make synthetic voices, cut and augment training crops."""
+"""Speech corpora: find the recordings, describe them, list trials of them."""

@@ -1,5 +1,8 @@
 """Evaluation: trial lists, scoring, error rates, reports and plots."""
 
+from voxnest.corpora.trials import Trial, make_trials, read_trials, write_trials
+from voxnest.evaluation.det import plot_det
+from voxnest.evaluation.evaluating import evaluate
 from voxnest.evaluation.metrics import (
     compute_eer,
     compute_min_dcf,
@@ -8,11 +11,8 @@ from voxnest.evaluation.metrics import (
     error_rates,
     error_rates_at,
 )
-from voxnest.evaluation.plots import plot_det
-from voxnest.evaluation.protocol import evaluate
 from voxnest.evaluation.report import DimensionResult, EvaluationReport, OperatingPoint
 from voxnest.evaluation.scoring import as_norm, s_norm, score_trials
-from voxnest.evaluation.trials import Trial, make_trials, read_trials, write_trials
 
 __all__ = [
     "DimensionResult",

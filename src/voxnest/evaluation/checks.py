@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from voxnest.evaluation.trials import IndexedTrials, Trial, find_speakers
+from voxnest.corpora.trials import IndexedTrials, Trial, find_speakers
 
 LEAST_TRIALS = 30
 """Of each kind. To know an error rate to within a third takes thirty errors (Doddington's rule)."""

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from voxnest.evaluation.trials import IndexedTrials, Trial, index_trials
+from voxnest.corpora.trials import IndexedTrials, Trial, index_trials
 
 Array = NDArray[np.floating]
 BLOCK_VALUES = 1 << 22  # numbers gathered at once: 16 MiB of float32, whatever the number of trials

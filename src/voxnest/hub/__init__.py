@@ -7,7 +7,7 @@ _PUBLIC = {
     "Release": "voxnest.hub.releases",
     "find_release": "voxnest.hub.releases",
     "fetch": "voxnest.hub.download",
-    "convert": "voxnest.hub.conversion",
+    "convert": "voxnest.foreign.encoders",
     "load_encoder": "voxnest.hub.checkpoint",
     "save_encoder": "voxnest.hub.checkpoint",
     "read_metadata": "voxnest.hub.checkpoint",

@@ -9,7 +9,6 @@ import json
 import math
 import os
 import reprlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +18,15 @@ from safetensors.torch import save_file
 
 from voxnest.errors import CheckpointError, ConfigError, one_of
 from voxnest.files import atomic_write
-from voxnest.hub.conversion import convert
+from voxnest.foreign.reading import SUFFIXES, is_model_directory, is_pytorch_file, load_foreign
+from voxnest.foreign.weights import load_weights
 from voxnest.hub.download import check_digest, fetch
-from voxnest.hub.foreign import SUFFIXES, about, is_pytorch_file, read_foreign
 from voxnest.hub.releases import find_release, names_release, published_models
-from voxnest.hub.speechbrain import is_speechbrain, read_speechbrain
-from voxnest.hub.wespeaker import is_wespeaker, read_wespeaker
 from voxnest.models.device import find_device
 from voxnest.models.encoder import SpeakerEncoder
-from voxnest.models.registry import CARDS, create_encoder
-from voxnest.models.settings import MALFORMED
-from voxnest.models.translation import load_weights
+from voxnest.models.families import FAMILIES
+from voxnest.models.family import MALFORMED, Family
+from voxnest.zoo.cards import CARDS
 
 DEFAULT = "default"
 """The name of the model that comes with voxnest."""
@@ -54,6 +51,7 @@ def save_encoder(encoder: SpeakerEncoder, path: str | Path, metadata: dict[str, 
     """
     header = {
         "format": _FORMAT,
+        "architecture": encoder.architecture,
         "name": encoder.name,
         "config": encoder.config,
         "thresholds": encoder.thresholds,
@@ -98,6 +96,9 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
         if not isinstance(header.get(key), kind):
             found = f"{key} {reprlib.repr(header[key])}" if key in header else f"no {key}"
             raise CheckpointError(path, f"a description of the model with {found}", _DESCRIPTION)
+    if not isinstance(header.get("architecture", ""), str):
+        found = f"architecture {reprlib.repr(header['architecture'])}"
+        raise CheckpointError(path, f"a description of the model with {found}", _DESCRIPTION)
     for dim, threshold in header["thresholds"].items():
         right = isinstance(threshold, (int, float)) and not isinstance(threshold, bool) and math.isfinite(threshold)
         if not (dim.isdecimal() and right):
@@ -155,25 +156,16 @@ def _load(
         source = DEFAULT_FILE
     if names_release(name) and not _is_local_file(name):
         release = find_release(name, train_type=train_type, dataset=dataset)
-        return read_foreign(fetch(release, progress=progress, sha256=sha256), release.model)
+        return load_foreign(fetch(release, progress=progress, sha256=sha256), release.model)
     if (train_type or dataset) and not Path(source).exists():
         find_release(str(source))  # tells which names there are
-    for is_kind, read in _DIRECTORIES:
-        if is_kind(source):
-            with about(source, "a model directory of wespeaker or SpeechBrain"):
-                return read(Path(source))
+    if is_model_directory(source):
+        return load_foreign(Path(source))
     path = _file_in(source)
     if train_type or dataset:
         raise ConfigError("train_type and dataset", f"given with the file {path}", "the name of a model")
     check_digest(path, sha256)
-    return read_foreign(path) if is_pytorch_file(path) else _read_own(path)
-
-
-# Model directories of others: how to know one, and how to read it.
-_DIRECTORIES: list[tuple[Callable[[str | Path], bool], Callable[[Path], SpeakerEncoder]]] = [
-    (is_wespeaker, lambda directory: convert(*read_wespeaker(directory))),
-    (is_speechbrain, read_speechbrain),
-]
+    return load_foreign(path) if is_pytorch_file(path) else _read_own(path)
 
 
 def _is_local_file(source: str) -> bool:
@@ -209,17 +201,33 @@ def _nearest(source: str | Path) -> str:
     return f"{near} " if near.endswith("?") else ""
 
 
+def _family(header: dict[str, Any]) -> Family:
+    """What builds the network of a file; older ones tell it by the name of a published size alone."""
+    architecture = header.get("architecture")
+    if architecture is None:
+        if header["name"] not in CARDS:
+            raise ConfigError("model", repr(header["name"]), one_of(header["name"], CARDS))
+        return CARDS[header["name"]].network
+    if architecture not in FAMILIES:
+        raise ConfigError("architecture", repr(architecture), one_of(architecture, FAMILIES))
+    return FAMILIES[architecture]
+
+
 def _read_own(path: Path) -> SpeakerEncoder:
     header = read_metadata(path)
     name: str = header["name"]
     try:
-        # The first files say nothing of a level: their models heard recordings as they are.
-        encoder = create_encoder(name, **{"level": None, **header["config"]})
+        family = _family(header)
+        with torch.device("meta"):  # what is described may be far larger than what is in the file
+            planned = family.build(header["config"], name)
     except (ConfigError, TypeError) as error:
         raise CheckpointError(path, f"describes a model that cannot be built: {error}") from error
     try:
         with safe_open(path, framework="pt") as file:
             weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        shapes = {key: value.shape for key, value in planned.state_dict().items()}
+        fits = all(shapes.get(key) == value.shape for key, value in weights.items())
+        encoder = family.build(header["config"], name) if fits else planned
         load_weights(encoder, name, weights, lambda key: key, lambda value, *_: value)
     except (CheckpointError, SafetensorError, *MALFORMED) as error:
         found = error.found if isinstance(error, CheckpointError) else " ".join(str(error).split())

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, field
 
 from voxnest.errors import ConfigError, one_of
-from voxnest.models.registry import CARDS
+from voxnest.zoo.registry import CARDS
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 
 from voxnest.errors import VoxnestError
 from voxnest.files import atomic_write, check_output
-from voxnest.inference.extract import Embeddings, Progress, embed_files
+from voxnest.inference.embedding import Embeddings, Progress, embed_files
 
 if TYPE_CHECKING:
     from voxnest.models.encoder import SpeakerEncoder

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from voxnest.errors import ConfigError
-from voxnest.inference.extract import Progress, embed_files
+from voxnest.inference.embedding import Progress, embed_files
 
 if TYPE_CHECKING:
     from voxnest.models.encoder import SpeakerEncoder

@@ -13,6 +13,7 @@ from voxnest.errors import AudioError, ConfigError, CorpusError
 from voxnest.matryoshka.rotation import discriminative_rotation, pca_rotation, with_dims
 from voxnest.models.blame import blame_recording, one_line
 from voxnest.models.encoder import SpeakerEncoder
+from voxnest.models.encoding import eval_mode
 
 PIECE = 3.0
 """Seconds. Prefixes have to bear what short recordings vary by."""
@@ -129,9 +130,7 @@ def embed_pieces(
             elif index not in failures:
                 leave_out(index, blame_recording(encoder, utterances[index].path))
 
-    training = encoder.training
-    encoder.eval()
-    try:
+    with eval_mode(encoder):
         for index, utterance in enumerate(utterances):
             try:
                 pieces = _pieces(utterance, encoder)
@@ -151,8 +150,6 @@ def embed_pieces(
                 progress(index + 1, len(utterances))
         if pending:
             embed(pending)
-    finally:
-        encoder.train(training)
     found = [(embedding, index) for embedding, index in found if index not in failures]
     if len(found) < 2:
         reasons = [f" ({error})" for error in failures.values()][:1]

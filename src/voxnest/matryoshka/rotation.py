@@ -98,7 +98,9 @@ def with_dims(encoder: SpeakerEncoder, dims: Iterable[int], rotation: Tensor | N
     head = _head_like(encoder.head, dims, weight, bias)
     frontend, backbone, pooling = copy.deepcopy((encoder.frontend, encoder.backbone, encoder.pooling))
     config = {**encoder.config, "dims": head.dims}
-    changed = SpeakerEncoder(frontend, backbone, pooling, head, name=encoder.name, config=config)
+    changed = SpeakerEncoder(
+        frontend, backbone, pooling, head, architecture=encoder.architecture, name=encoder.name, config=config
+    )
     threshold = encoder.thresholds.get(encoder.embedding_dim)
     if threshold is not None and changed.embedding_dim >= encoder.embedding_dim:
         changed.thresholds = {changed.embedding_dim: threshold}

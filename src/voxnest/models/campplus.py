@@ -2,12 +2,11 @@
 
 Source: Wang et al., CAM++: A Fast and Efficient Network for Speaker Verification Using Context-Aware Masking (arXiv
 2303.00332), in the forms of wespeaker and 3D-Speaker (`CAMPPlus`), whose checkpoints
-`voxnest.models.campplus_official` translates.
+`voxnest.foreign.campplus` translates.
 """
 
-import dataclasses
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,13 +14,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from voxnest.errors import ConfigError
-from voxnest.frontends import create_frontend
-from voxnest.models.blocks_2d import BasicBlock, ConvNorm, to_frames
-from voxnest.models.encoder import SpeakerEncoder
+from voxnest.models.family import Family, FeatureSettings, Parts
 from voxnest.models.head import MatryoshkaProjection
 from voxnest.models.layers import BatchNorm, check_frames
 from voxnest.models.pooling import create_pooling
-from voxnest.models.settings import builder
+from voxnest.models.resnet_blocks import BasicBlock, ConvNorm, to_frames
 
 FRONTEND_3DSPEAKER = {"window": "povey", "scale": 1.0}
 """Options of 3D-Speaker's filter bank: Kaldi's default window, on waveforms in [-1, 1]."""
@@ -36,30 +33,25 @@ _MIN_FRAMES = 3
 """Two frames are left of these, as many as a deviation needs."""
 
 
-@dataclass(frozen=True)
-class CAMPPlusConfig:
+@dataclass(frozen=True, kw_only=True)
+class CAMPPlusConfig(FeatureSettings):
     """What makes one CAM++ differ from another. The defaults are those of wespeaker's and 3D-Speaker's classes.
 
     Attributes:
-        bins: of the filter bank; a multiple of 8.
         channels: after the first 1-D layer.
         growth: channels that each dense layer adds.
         bottleneck: hidden channels of a dense layer, as a multiple of `growth`.
         layers: how many each dense block has.
         pooling: see `voxnest.models.pooling`.
         variance_floor: added to the variances that "TSTP" takes the roots of; 0 in 3D-Speaker.
-        frontend_options: further arguments of the filter bank; 3D-Speaker's models have `FRONTEND_3DSPEAKER`.
-        dims: sizes of the embedding; see `MatryoshkaProjection`.
     """
 
-    bins: int = 80
     channels: int = 128
     growth: int = 32
     bottleneck: int = 4
     layers: Sequence[int] = (12, 24, 16)
     pooling: str = "TSTP"
     variance_floor: float = 1e-7
-    frontend_options: Mapping[str, Any] = field(default_factory=dict)
     dims: Sequence[int] = (512,)
 
     def __post_init__(self) -> None:
@@ -205,7 +197,7 @@ class CAMPPlus(nn.Module):
         AudioError: in `forward`, for fewer than 3 frames.
     """
 
-    min_frames = _MIN_FRAMES
+    min_frames, frame_stride = _MIN_FRAMES, 2
 
     def __init__(self, config: CAMPPlusConfig) -> None:
         super().__init__()
@@ -229,18 +221,15 @@ class CAMPPlus(nn.Module):
         return result
 
 
-@builder(CAMPPlusConfig)
-def build(name: str, config: CAMPPlusConfig) -> SpeakerEncoder:
-    """A `SpeakerEncoder` with a CAM++ backbone.
-
-    Raises:
-        ConfigError: for a setting that is wrong.
-    """
+def assemble(config: CAMPPlusConfig) -> Parts:
+    """The parts of an encoder with a CAM++ backbone."""
     backbone = CAMPPlus(config)
     pooling: Any = create_pooling(config.pooling, backbone.out_channels, floor=config.variance_floor)
     head = MatryoshkaProjection(
         pooling.out_channels, config.dims, norm=False, bias=False, out_norm=True, out_affine=False
     )
-    options = {"min_frames": backbone.min_frames, **config.frontend_options}
-    frontend = create_frontend("fbank", config.bins, **options)
-    return SpeakerEncoder(frontend, backbone, pooling, head, name=name, config=dataclasses.asdict(config))
+    return Parts(config.make_frontend(min_frames=backbone.min_frames), backbone, pooling, head)
+
+
+FAMILY = Family("campplus", CAMPPlusConfig, assemble)
+build = FAMILY.labelled

@@ -1,7 +1,7 @@
 """DF-ResNet, a deep and narrow residual network, and Gemini DF-ResNet, which keeps more of time than of frequency.
 
 Sources: Liu et al., DF-ResNet: Boosting Speaker Verification Performance with Depth-First Design (Interspeech 2022);
-Liu et al., Golden Gemini is All You Need (arXiv 2312.03620), in wespeaker's form: `from_official` translates its files.
+Liu et al., Golden Gemini is All You Need (arXiv 2312.03620), in wespeaker's form.
 
 Neither code nor weights of the former are public. Its depths are those of Gemini, whose authors had that code (Gemini
 counts the down-sampling layers too: 56 is 60 there). Its down-sampling kernels are those with which the published
@@ -9,39 +9,33 @@ numbers of parameters come out.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from voxnest.errors import ConfigError
-from voxnest.models.blocks_2d import ConvNorm, InvertedBottleneck, to_frames
-from voxnest.models.encoder import SpeakerEncoder
+from voxnest.models.family import Family, FeatureSettings, Parts
 from voxnest.models.layers import check_frames
-from voxnest.models.resnet import assemble, translate_key, translate_settings
-from voxnest.models.settings import builder
-from voxnest.models.translation import Renames, load_weights
+from voxnest.models.resnet import around
+from voxnest.models.resnet_blocks import ConvNorm, InvertedBottleneck, to_frames
 
 
-@dataclass(frozen=True)
-class DFResNetConfig:
+@dataclass(frozen=True, kw_only=True)
+class DFResNetConfig(FeatureSettings):
     """What makes one DF-ResNet differ from another. The defaults are those of Gemini DF-ResNet114.
 
     Attributes:
-        bins: of the filter bank.
         channels: of each stage; the stem has as many as the first one.
         blocks: how many each stage has.
         strides: of each stage's down-sampling layer, over bins and frames; (1, 1) for a stage without one.
         kernel_size: of the down-sampling layers, 2 or 3.
         pooling: see `voxnest.models.pooling`.
         hidden_layer: see `voxnest.models.resnet.HiddenLayer`.
-        dims: sizes of the embedding; see `MatryoshkaProjection`.
     """
 
-    bins: int = 80
     channels: Sequence[int] = (32, 64, 128, 256)
     blocks: Sequence[int] = (3, 3, 27, 3)
     strides: Sequence[tuple[int, int]] = ((2, 1), (2, 2), (2, 1), (2, 1))
@@ -61,22 +55,6 @@ class DFResNetConfig:
         smallest = math.prod(over_bins for over_bins, _ in self.strides) if self.kernel_size == 2 else 1
         if self.bins < smallest:
             raise ConfigError("bins", str(self.bins), f"at least {smallest}")
-
-
-_PLAIN: dict[str, Any] = {"strides": ((1, 1), (2, 2), (2, 2), (2, 2))}
-_SMALL: dict[str, Any] = {**_PLAIN, "kernel_size": 2}
-
-SIZES: dict[str, dict[str, Any]] = {
-    "df-resnet56": {**_SMALL, "blocks": (3, 3, 9, 3)},
-    "df-resnet110": {**_SMALL, "blocks": (3, 3, 27, 3)},
-    "df-resnet179": {**_PLAIN, "blocks": (3, 8, 45, 3)},
-    "df-resnet233": {**_PLAIN, "blocks": (3, 8, 63, 3)},
-    "gemini-dfresnet60": {"blocks": (3, 3, 9, 3)},
-    "gemini-dfresnet114": {"blocks": (3, 3, 27, 3)},
-    "gemini-dfresnet183": {"blocks": (3, 8, 45, 3)},
-    "gemini-dfresnet237": {"blocks": (3, 8, 63, 3)},
-}
-"""Settings of the published sizes."""
 
 
 class DFResNet(nn.Module):
@@ -106,6 +84,7 @@ class DFResNet(nn.Module):
             bins = bins // over_bins if config.kernel_size == 2 else -(-bins // over_bins)
             channels = width
         shrink = math.prod(over_frames for _, over_frames in config.strides)
+        self.frame_stride = shrink
         self.min_frames = 2 * shrink if config.kernel_size == 2 else shrink + 1
         self.out_channels = channels * bins
 
@@ -119,42 +98,10 @@ class DFResNet(nn.Module):
         return to_frames(x)
 
 
-@builder(DFResNetConfig)
-def build(name: str, config: DFResNetConfig) -> SpeakerEncoder:
-    """A `SpeakerEncoder` with a DF-ResNet backbone.
-
-    Raises:
-        ConfigError: for a setting that is wrong.
-    """
-    return assemble(name, config, DFResNet(config))
+def assemble(config: DFResNetConfig) -> Parts:
+    """The parts of an encoder with a DF-ResNet backbone."""
+    return around(config, DFResNet(config))
 
 
-# In order; each rule is tried on what the ones before have made of the key.
-_RENAMES: Renames = [
-    (r"^downsample_layers\.0\.", "stem."),
-    (r"^downsample_layers\.(\d)\.", lambda match: f"downsampling.{int(match[1]) - 1}."),
-    (r"^(stem|downsampling\.\d)\.0\.", r"\1.conv."),
-    (r"^(stem|downsampling\.\d)\.1\.", r"\1.norm."),
-    (r"\bconv(\d)\.(?=weight)", r"conv\1.conv."),
-    (r"\bbn(\d)\.", r"conv\1.norm."),
-    (r"^(stem|downsampling|stages)\.", r"backbone.\1."),
-]
-
-
-def from_official(
-    config: Mapping[str, Any], state_dict: Mapping[str, Tensor], name: str = "gemini-dfresnet114"
-) -> SpeakerEncoder:
-    """Build the encoder that a checkpoint of wespeaker's `Gemini_DF_ResNet*` holds, in eval mode.
-
-    Args:
-        config: arguments of wespeaker's function.
-        state_dict: its weights.
-        name: which of `SIZES` it is, and what to call the encoder.
-
-    Raises:
-        ConfigError: for another name, or an argument that is not supported.
-        CheckpointError: if keys are missing or unexpected, or shapes differ; it lists them.
-    """
-    encoder = build(name, translate_settings(config, SIZES, name))
-    load_weights(encoder, name, state_dict, lambda key: translate_key(key, _RENAMES, encoder))
-    return encoder.eval()
+FAMILY = Family("df-resnet", DFResNetConfig, assemble)
+build = FAMILY.labelled

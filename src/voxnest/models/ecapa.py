@@ -2,34 +2,30 @@
 
 Source: Desplanques et al., ECAPA-TDNN: Emphasized Channel Attention, Propagation and Aggregation in TDNN Based Speaker
 Verification (arXiv 2005.07143), in the forms of wespeaker (`ECAPA_TDNN`) and SpeechBrain (`ECAPA_TDNN`), whose
-checkpoints `voxnest.models.ecapa_official` translates.
+checkpoints `voxnest.foreign.ecapa` translates.
 """
 
-import dataclasses
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from voxnest.errors import ConfigError, one_of
-from voxnest.frontends import create_frontend
 from voxnest.models.attentive_pooling import ChannelAttentivePooling
-from voxnest.models.encoder import SpeakerEncoder
+from voxnest.models.family import Family, FeatureSettings, Parts
 from voxnest.models.head import MatryoshkaProjection
 from voxnest.models.layers import check_frames
 from voxnest.models.pooling import POOLINGS, create_pooling
-from voxnest.models.settings import builder
 from voxnest.models.tdnn import SERes2NetBlock, TDNNBlock
 
 
-@dataclass(frozen=True)
-class ECAPAConfig:
+@dataclass(frozen=True, kw_only=True)
+class ECAPAConfig(FeatureSettings):
     """What makes one ECAPA-TDNN differ from another. The defaults are wespeaker's with global context, C = 512.
 
     Attributes:
-        bins: features per frame.
         channels: of the first layer and of every block (C in the paper).
         out_channels: of the layer that aggregates the outputs of all blocks.
         kernel_sizes: in frames: of the first layer, of each block, of the aggregating layer.
@@ -42,12 +38,8 @@ class ECAPAConfig:
         attention_channels: hidden size of "CAS" pooling.
         global_context: attentive pooling that sees the whole utterance's statistics.
         out_norm: batch normalisation of the embedding.
-        frontend: one of `voxnest.frontends.FRONTENDS`.
-        frontend_options: its further arguments.
-        dims: sizes of the embedding; see `MatryoshkaProjection`.
     """
 
-    bins: int = 80
     channels: int = 512
     out_channels: int = 1536
     kernel_sizes: Sequence[int] = (5, 3, 3, 3, 1)
@@ -60,9 +52,6 @@ class ECAPAConfig:
     attention_channels: int = 128
     global_context: bool = True
     out_norm: bool = False
-    frontend: str = "fbank"
-    frontend_options: Mapping[str, Any] = field(default_factory=dict)
-    dims: Sequence[int] = (192,)
 
     def __post_init__(self) -> None:
         if self.padding not in ("zeros", "reflect"):
@@ -88,6 +77,8 @@ class ECAPAConfig:
 
 class ECAPATDNN(nn.Module):
     """The backbone: features `[batch, bins, frames]` to `[batch, frames, out_channels]`."""
+
+    frame_stride = 1
 
     def __init__(self, config: ECAPAConfig) -> None:
         super().__init__()
@@ -129,20 +120,16 @@ class ECAPATDNN(nn.Module):
         return self.aggregate(torch.cat(outputs, dim=-1))
 
 
-@builder(ECAPAConfig)
-def build(name: str, config: ECAPAConfig) -> SpeakerEncoder:
-    """A `SpeakerEncoder` with an ECAPA-TDNN backbone.
-
-    Raises:
-        ConfigError: for a setting that is wrong.
-    """
-    backbone = ECAPATDNN(config)
+def assemble(config: ECAPAConfig) -> Parts:
+    """The parts of an encoder with an ECAPA-TDNN backbone."""
     pooling: Any = (
         ChannelAttentivePooling(config.out_channels, config.attention_channels, global_context=config.global_context)
         if config.pooling == "CAS"
         else create_pooling(config.pooling, config.out_channels, global_context=config.global_context)
     )
     head = MatryoshkaProjection(pooling.out_channels, config.dims, out_norm=config.out_norm)
-    options = {"min_frames": config.min_frames, **config.frontend_options}
-    frontend = create_frontend(config.frontend, config.bins, **options)
-    return SpeakerEncoder(frontend, backbone, pooling, head, name=name, config=dataclasses.asdict(config))
+    return Parts(config.make_frontend(min_frames=config.min_frames), ECAPATDNN(config), pooling, head)
+
+
+FAMILY = Family("ecapa", ECAPAConfig, assemble)
+build = FAMILY.labelled

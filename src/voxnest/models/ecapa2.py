@@ -5,7 +5,6 @@ Embeddings (arXiv 2401.08342). The authors released a model but no code: sizes a
 (k-washi/speaker-emb-ja-ecapa2 and others), and the card says what was chosen here. No weights of others fit.
 """
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,21 +14,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from voxnest.errors import ConfigError
-from voxnest.frontends import create_frontend
 from voxnest.models.attentive_pooling import ChannelAttentivePooling
-from voxnest.models.encoder import SpeakerEncoder
+from voxnest.models.family import Family, FeatureSettings, Parts
 from voxnest.models.head import MatryoshkaProjection
 from voxnest.models.layers import BatchNorm, FrequencySqueezeExcitation, check_frames
-from voxnest.models.settings import builder
 from voxnest.models.tdnn import SERes2NetBlock, TDNNBlock
 
 
-@dataclass(frozen=True)
-class ECAPA2Config:
+@dataclass(frozen=True, kw_only=True)
+class ECAPA2Config(FeatureSettings):
     """What makes one ECAPA2 differ from another. The defaults give the published size within 2%.
 
     Attributes:
-        bins: frequencies per frame.
         local_channels: of each block of the local feature extractor, by stage; every stage but the first halves the
             frequencies.
         local_se_channels: hidden size of their frequency-wise squeeze-and-excitation.
@@ -39,9 +35,6 @@ class ECAPA2Config:
         dilation: of its Res2Net split.
         se_channels: hidden size of its squeeze-and-excitation.
         attention_channels: hidden size of the attentive pooling.
-        frontend: one of `voxnest.frontends.FRONTENDS`.
-        frontend_options: its further arguments.
-        dims: sizes of the embedding; see `MatryoshkaProjection`.
     """
 
     bins: int = 256
@@ -61,7 +54,6 @@ class ECAPA2Config:
     attention_channels: int = 128
     frontend: str = "tf_spectrogram"
     frontend_options: Mapping[str, Any] = field(default_factory=lambda: {"pool": None})
-    dims: Sequence[int] = (192,)
 
     def __post_init__(self) -> None:
         if not self.local_channels or not all(self.local_channels):
@@ -138,6 +130,8 @@ class LocalBlock(nn.Module):
 class ECAPA2(nn.Module):
     """The backbone: features `[batch, bins, frames]` to `[batch, frames, out_channels]`."""
 
+    frame_stride = 1
+
     def __init__(self, config: ECAPA2Config) -> None:
         super().__init__()
         self.min_frames, self.out_channels = 1 + config.dilation, config.out_channels
@@ -174,16 +168,13 @@ class ECAPA2(nn.Module):
         return self.expand(self.context(self.reduce(x.flatten(2))))
 
 
-@builder(ECAPA2Config)
-def build(name: str, config: ECAPA2Config) -> SpeakerEncoder:
-    """A `SpeakerEncoder` with an ECAPA2 backbone.
-
-    Raises:
-        ConfigError: for a setting that is wrong.
-    """
+def assemble(config: ECAPA2Config) -> Parts:
+    """The parts of an encoder with an ECAPA2 backbone."""
     backbone = ECAPA2(config)
     pooling = ChannelAttentivePooling(config.out_channels, config.attention_channels)
     head = MatryoshkaProjection(pooling.out_channels, config.dims)
-    options = {"min_frames": backbone.min_frames, **config.frontend_options}
-    frontend = create_frontend(config.frontend, config.bins, **options)
-    return SpeakerEncoder(frontend, backbone, pooling, head, name=name, config=dataclasses.asdict(config))
+    return Parts(config.make_frontend(min_frames=backbone.min_frames), backbone, pooling, head)
+
+
+FAMILY = Family("ecapa2", ECAPA2Config, assemble)
+build = FAMILY.labelled

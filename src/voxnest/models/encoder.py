@@ -52,8 +52,9 @@ class SpeakerEncoder(nn.Module):
         backbone: features `[batch, bins, frames]` to `[batch, frames', channels]`.
         pooling: `[batch, frames', channels]` to `[batch, statistics]`.
         head: `[batch, statistics]` to the full embedding; its prefixes of `dims` numbers are embeddings too.
-        name: what the registry calls it.
-        config: what `create_encoder(name, **config)` needs to build the same again.
+        architecture: the family of networks that it is of, such as "redimnet"; see `voxnest.models.families`.
+        name: a label, such as that of a published size.
+        config: what the family needs to build the same again.
 
     Scores are cosine similarities; embeddings are not length-normalised here.
 
@@ -69,12 +70,13 @@ class SpeakerEncoder(nn.Module):
         pooling: nn.Module,
         head: MatryoshkaProjection,
         *,
+        architecture: str,
         name: str,
         config: dict[str, Any],
     ) -> None:
         super().__init__()
         self.frontend, self.backbone, self.pooling, self.head = frontend, backbone, pooling, head
-        self.name, self.config = name, config
+        self.architecture, self.name, self.config = architecture, name, config
         self.thresholds: dict[int, float] = {}
         """Cosine threshold at the equal error rate, per dimension, if known from an evaluation."""
 

@@ -34,25 +34,44 @@ def encode(
     several = isinstance(recordings, (list, tuple))
     listed: Any = recordings if several else [recordings]
     embeddings = np.zeros((len(listed), encoder.embedding_dim), np.float32)
-    with _eval_mode(encoder):
+    with eval_mode(encoder):
         for index, recording in enumerate(listed):
             if isinstance(recording, (str, Path)):
-                name, parts = str(recording), _read(recording, encoder)
+                name, waveforms = str(recording), _read(recording, encoder)
             else:
                 name = f"recordings[{index}]" if several else "recording"
-                parts = _cut(_at_rate(recording, name, sample_rate, encoder), encoder)
-            embeddings[index] = _embed(encoder, parts, name)
+                waveforms = _cut(_at_rate(recording, name, sample_rate, encoder), encoder)
+            embeddings[index] = _embed(encoder, waveforms, name)
     return embeddings[:, :dim]
 
 
-def _read(path: str | Path, encoder: SpeakerEncoder) -> Iterator[np.ndarray]:
-    duration, rate = audio_info(path).duration, encoder.sample_rate
-    count = max(1, math.ceil(duration / MAX_DURATION))
+def parts(duration: float, max_duration: float = MAX_DURATION) -> list[tuple[float, float | None]]:
+    """(offset, duration) of equal parts of a recording, no longer than `max_duration`, in seconds.
+
+    The last one's duration is None: it goes up to the end, wherever that is to the sample.
+    """
+    count = max(1, math.ceil(duration / max_duration))
     length = duration / count
-    for index in range(count):
-        last = None if index == count - 1 else length
-        shortest = encoder.min_samples / rate
-        yield read_audio(path, sample_rate=rate, offset=index * length, duration=last, min_duration=shortest).samples
+    return [(index * length, length if index < count - 1 else None) for index in range(count)]
+
+
+def mean_embedding(embeddings: np.ndarray) -> np.ndarray:
+    """The embedding `[d]` of a recording from those of its parts `[n, d]`.
+
+    It is the mean of the length-normalised ones, times their mean norm: a loud part weighs no more than a faint one.
+    """
+    if len(embeddings) == 1:
+        return embeddings[0]
+    norms = np.linalg.norm(embeddings.astype(np.float64), axis=1, keepdims=True)
+    mean = (embeddings / np.maximum(norms, np.finfo(np.float32).tiny)).mean(axis=0)
+    return (mean * norms.mean()).astype(np.float32)
+
+
+def _read(path: str | Path, encoder: SpeakerEncoder) -> Iterator[np.ndarray]:
+    rate = encoder.sample_rate
+    shortest = encoder.min_samples / rate
+    for offset, duration in parts(audio_info(path).duration):
+        yield read_audio(path, sample_rate=rate, offset=offset, duration=duration, min_duration=shortest).samples
 
 
 def _at_rate(samples: Waveform, name: str, sample_rate: int | None, encoder: SpeakerEncoder) -> np.ndarray:
@@ -81,25 +100,20 @@ def _cut(waveform: np.ndarray, encoder: SpeakerEncoder) -> Iterator[np.ndarray]:
     yield from np.array_split(waveform, count)
 
 
-def _embed(encoder: SpeakerEncoder, parts: Iterator[np.ndarray], name: str) -> np.ndarray:
-    """The mean of the parts' length-normalised embeddings, times their mean norm: `[embedding_dim]`."""
+def _embed(encoder: SpeakerEncoder, waveforms: Iterator[np.ndarray], name: str) -> np.ndarray:
     device = next(encoder.parameters()).device
     with torch.inference_mode():
-        embedded = [encoder(torch.from_numpy(part)[None].to(device))[0].float().cpu().numpy() for part in parts]
-    stack = np.stack(embedded)
-    if not np.isfinite(stack).all():
+        embedded = [encoder(torch.from_numpy(part)[None].to(device))[0].float().cpu().numpy() for part in waveforms]
+    embedding = mean_embedding(np.stack(embedded))
+    if not np.isfinite(embedding).all():
         found = f"the embedding of {name} is NaN or infinite"
         raise CheckpointError(encoder.name, found, "a model whose training did not diverge")
-    if len(stack) == 1:
-        return stack[0]
-    norms = np.linalg.norm(stack, axis=1, keepdims=True)
-    directions = stack / np.maximum(norms, np.finfo(np.float32).tiny)
-    return directions.mean(axis=0) * norms.mean()
+    return embedding
 
 
 @contextmanager
-def _eval_mode(encoder: SpeakerEncoder) -> Iterator[None]:
-    """Put every module in eval mode, then back as each was."""
+def eval_mode(encoder: SpeakerEncoder) -> Iterator[None]:
+    """Put every module in eval mode, then back as each was: a frozen part may have been in eval mode all along."""
     training = [module for module in encoder.modules() if module.training]
     encoder.eval()
     try:

@@ -2,25 +2,23 @@
 
 Source: Chen et al., An Enhanced Res2Net with Local and Global Feature Fusion for Speaker Verification (arXiv
 2305.12838), and ERes2NetV2: Boosting Short-Duration Speaker Verification Performance with Computational Efficiency
-(arXiv 2406.02167), in the forms of 3D-Speaker and wespeaker, whose checkpoints `voxnest.models.eres2net_official`
+(arXiv 2406.02167), in the forms of 3D-Speaker and wespeaker, whose checkpoints `voxnest.foreign.eres2net`
 translates.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from voxnest.errors import ConfigError
-from voxnest.models.blocks_2d import ConvNorm, Residual, to_frames
-from voxnest.models.encoder import SpeakerEncoder
+from voxnest.models.family import Family, FeatureSettings, Parts
 from voxnest.models.layers import check_frames
-from voxnest.models.resnet import assemble
-from voxnest.models.settings import builder
+from voxnest.models.resnet import around
+from voxnest.models.resnet_blocks import ConvNorm, Residual, to_frames
 
 _STRIDES = (1, 2, 2, 2)
 _FUSING_STAGES = (2, 3)
@@ -31,12 +29,11 @@ _MIN_FRAMES = 9
 """Two frames are left of these at the end, as many as a deviation needs."""
 
 
-@dataclass(frozen=True)
-class ERes2NetConfig:
+@dataclass(frozen=True, kw_only=True)
+class ERes2NetConfig(FeatureSettings):
     """What makes one ERes2Net differ from another. The defaults are those of the base size.
 
     Attributes:
-        bins: of the filter bank.
         channels: of the first stage, before expansion; every further one has twice as many.
         blocks: how many each of the four stages has.
         width: channels of a part of a block, per 64 channels of the stage.
@@ -46,11 +43,8 @@ class ERes2NetConfig:
         pooling: see `voxnest.models.pooling`.
         variance_floor: added to the variances that "TSTP" takes the roots of; 1e-8 in 3D-Speaker.
         hidden_layer: with a further linear layer between pooling and embedding; see `HiddenLayer`.
-        frontend_options: further arguments of the filter bank; see `voxnest.models.campplus.FRONTEND_3DSPEAKER`.
-        dims: sizes of the embedding; see `MatryoshkaProjection`.
     """
 
-    bins: int = 80
     channels: int = 32
     blocks: Sequence[int] = (3, 4, 6, 3)
     width: int = 32
@@ -60,8 +54,6 @@ class ERes2NetConfig:
     pooling: str = "TSTP"
     variance_floor: float = 1e-7
     hidden_layer: bool = False
-    frontend_options: Mapping[str, Any] = field(default_factory=dict)
-    dims: Sequence[int] = (192,)
 
     def __post_init__(self) -> None:
         for name in ("bins", "channels", "width", "expansion"):
@@ -79,16 +71,6 @@ class ERes2NetConfig:
     def part_channels(self, stage: int) -> int:
         """Channels of one part of a block in a stage (from 0)."""
         return self.channels * 2**stage * self.width // 64
-
-
-SIZES: dict[str, dict[str, Any]] = {
-    "eres2net-base": {},
-    "eres2net-large": {"channels": 64},
-    "eres2net-aug": {"channels": 64, "width": 24, "scale": 3, "expansion": 4},
-    "eres2netv2": {"channels": 64, "width": 26, "fuse_from": 3},
-    "eres2netv2-w24s4ep4": {"channels": 64, "width": 24, "scale": 4, "expansion": 4, "fuse_from": 3},
-}
-"""Settings of the published sizes."""
 
 
 class AttentionalFusion(nn.Module):
@@ -159,7 +141,7 @@ class ERes2Net(nn.Module):
         AudioError: in `forward`, for fewer than 9 frames.
     """
 
-    min_frames = _MIN_FRAMES
+    min_frames, frame_stride = _MIN_FRAMES, 8
 
     def __init__(self, config: ERes2NetConfig) -> None:
         super().__init__()
@@ -205,11 +187,10 @@ class ERes2Net(nn.Module):
         return to_frames(fused)
 
 
-@builder(ERes2NetConfig)
-def build(name: str, config: ERes2NetConfig) -> SpeakerEncoder:
-    """A `SpeakerEncoder` with an ERes2Net backbone.
+def assemble(config: ERes2NetConfig) -> Parts:
+    """The parts of an encoder with an ERes2Net backbone."""
+    return around(config, ERes2Net(config), floor=config.variance_floor)
 
-    Raises:
-        ConfigError: for a setting that is wrong.
-    """
-    return assemble(name, config, ERes2Net(config), floor=config.variance_floor, **config.frontend_options)
+
+FAMILY = Family("eres2net", ERes2NetConfig, assemble)
+build = FAMILY.labelled

@@ -1,54 +1,42 @@
 """NeXt-TDNN: ConvNeXt-like blocks over time that see several scales at once.
 
 Source: Heo et al., NeXt-TDNN (arXiv 2312.08603), and its official implementation (dmlguq456/NeXt_TDNN_ASV), whose
-checkpoints `from_official` translates.
+checkpoints `voxnest.foreign` translates.
 """
 
-import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from voxnest.errors import CheckpointError, ConfigError, one_of
-from voxnest.frontends import SpecAugment, create_frontend
+from voxnest.errors import ConfigError
 from voxnest.models.attentive_pooling import NormalizedAttentivePooling
-from voxnest.models.encoder import SpeakerEncoder
+from voxnest.models.family import Family, FeatureSettings, Parts
 from voxnest.models.head import MatryoshkaProjection
 from voxnest.models.layers import TimeConv, check_frames
-from voxnest.models.settings import builder
-from voxnest.models.translation import apply_renames, load_weights
 
 STEM_KERNEL = 4
 """In frames; the stem has no padding, so that this is also the shortest input."""
 
 
-@dataclass(frozen=True)
-class NeXtTDNNConfig:
+@dataclass(frozen=True, kw_only=True)
+class NeXtTDNNConfig(FeatureSettings):
     """What makes one NeXt-TDNN differ from another.
 
     Attributes:
-        bins: mel bins.
         channels: of every block (C in the paper).
         blocks: number of blocks in each stage (B in the paper, in three stages).
         kernel_sizes: in frames, odd; the channels are split among them. The light version has one.
         light: blocks without the pointwise layers around the multi-scale convolution (NeXt-TDNN-l).
-        dims: sizes of the embedding; see `MatryoshkaProjection`.
-        mask_bins: largest number of frequency bins that SpecAugment hides in training; 0 for none.
-        mask_frames: largest number of frames that SpecAugment hides in training; 0 for none.
     """
 
-    bins: int = 80
+    frontend: str = "mel"
     channels: int = 256
     blocks: Sequence[int] = (3, 3, 3)
     kernel_sizes: Sequence[int] = (7, 65)
     light: bool = False
-    dims: Sequence[int] = (192,)
-    mask_bins: int = 0
-    mask_frames: int = 0
 
     def __post_init__(self) -> None:
         if not self.blocks or min(self.blocks) < 1:
@@ -125,6 +113,8 @@ class NeXtBlock(nn.Module):
 class NeXtTDNN(nn.Module):
     """The backbone: features `[batch, bins, frames]` to `[batch, frames - 3, stages * channels]`."""
 
+    min_frames, frame_stride = STEM_KERNEL, 1
+
     def __init__(self, config: NeXtTDNNConfig) -> None:
         super().__init__()
         channels = config.channels
@@ -158,112 +148,13 @@ class NeXtTDNN(nn.Module):
         return self.norm(self.mix(torch.cat(maps, dim=-1)))
 
 
-@builder(NeXtTDNNConfig)
-def build(name: str, config: NeXtTDNNConfig) -> SpeakerEncoder:
-    """A `SpeakerEncoder` with a NeXt-TDNN backbone.
-
-    Raises:
-        ConfigError: for a setting that is wrong.
-    """
-    frontend = create_frontend(
-        "mel",
-        config.bins,
-        min_frames=STEM_KERNEL,
-        spec_augment=SpecAugment.up_to(config.mask_bins, config.mask_frames),
-    )
+def assemble(config: NeXtTDNNConfig) -> Parts:
+    """The parts of an encoder with a NeXt-TDNN backbone."""
     backbone = NeXtTDNN(config)
     pooling = NormalizedAttentivePooling(backbone.out_channels, backbone.out_channels // 8)
     head = MatryoshkaProjection(pooling.out_channels, config.dims, out_norm=True)
-    return SpeakerEncoder(frontend, backbone, pooling, head, name=name, config=dataclasses.asdict(config))
+    return Parts(config.make_frontend(min_frames=backbone.min_frames), backbone, pooling, head)
 
 
-# In order; each rule is tried on what the ones before have made of the key.
-_RENAMES = [
-    (r"^model\.stem\.0\.0\.", "backbone.stem."),
-    (r"^model\.stem\.0\.1\.", "backbone.stem_norm."),
-    (r"^model\.MFA\.0\.", "backbone.mix."),
-    (r"^model\.MFA\.1\.", "backbone.norm."),
-    (r"^model\.stages\.", "backbone.stages."),
-    (r"\.projection_linear\.", ".conv.project."),
-    (r"\.mscconv\.", ".conv.convs."),
-    (r"\.pwconv_1stage\.", ".conv.mix."),
-    (r"\.dwconv\.", ".conv."),
-    (r"\.pwconv1\.", ".expand."),
-    (r"\.grn\.gamma$", ".response.weight"),
-    (r"\.grn\.beta$", ".response.bias"),
-    (r"\.pwconv2\.", ".contract."),
-    (r"^aggregat(?:e|ion)\.conv_1\.", "pooling.attend."),
-    (r"^aggregat(?:e|ion)\.bn1\.", "pooling.norm."),
-    (r"^aggregat(?:e|ion)\.conv_2\.", "pooling.score."),
-    (r"^aggregat(?:e|ion)\.bn2\.", "head.norm."),
-    (r"^aggregat(?:e|ion)\.fc\.", "head.linear."),
-    (r"^aggregat(?:e|ion)\.bn3\.", "head.out_norm."),
-]
-
-_BLOCKS = {"TSConvNeXt": False, "TSConvNeXt_light": True}
-
-# What no weight's place depends on: stochastic depth acts in training, the sizes inside the aggregation follow from C.
-_WITHOUT_EFFECT = ("drop_path_rate", "channel_size", "intermediate_size")
-
-
-def from_official(
-    config: Mapping[str, Any], state_dict: Mapping[str, Tensor], name: str = "next-tdnn"
-) -> SpeakerEncoder:
-    """Build the encoder that an official checkpoint holds, in eval mode.
-
-    Args:
-        config: the arguments `MODEL_CONFIG` and `AGGREGATION_CONFIG` of an official configuration file in one mapping,
-            and `aggregation`, the module they are for.
-        state_dict: weights of its `SpeakerNet` ("model.", "aggregate." or "aggregation."), with or without the prefix
-            "speaker_net." that Lightning's files have; front end, losses and counters may be there or not.
-        name: what to call the encoder.
-
-    Raises:
-        ConfigError: for an argument that is not supported.
-        CheckpointError: if keys are missing or unexpected, or shapes differ; it lists them.
-    """
-    encoder = build(name, translate_settings(config))
-    weights = {key.removeprefix("speaker_net."): value for key, value in state_dict.items()}
-    weights = {key: value for key, value in weights.items() if key.startswith(("model.", "aggregat"))}
-    if not weights:
-        raise CheckpointError(name, f"no weights under 'model.' among {len(state_dict)} keys", "an official SpeakerNet")
-    load_weights(encoder, name, weights, _translate_key)
-    return encoder.eval()
-
-
-def translate_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of the official classes as fields of `NeXtTDNNConfig`.
-
-    Raises:
-        ConfigError: for an argument that they do not have, or that is not supported.
-    """
-    # The defaults of the official class.
-    arguments = {"depths": [1, 1, 1], "dims": [256, 256, 256], "kernel_size": 7, "block": "TSConvNeXt_light", **config}
-    settings: dict[str, Any] = {}
-    for key, value in arguments.items():
-        if key == "depths":
-            settings["blocks"] = tuple(value)
-        elif key == "dims":
-            if len(set(value)) != 1 or len(value) != len(arguments["depths"]):
-                raise ConfigError("dims", repr(value), "the same number for each of `depths`")
-            settings["channels"] = value[0]
-        elif key == "kernel_size":
-            settings["kernel_sizes"] = (value,) if isinstance(value, int) else tuple(value)
-        elif key == "block":
-            if value not in _BLOCKS:
-                raise ConfigError("block", repr(value), one_of(value, _BLOCKS))
-            settings["light"] = _BLOCKS[value]
-        elif key == "in_chans":
-            settings["bins"] = value
-        elif key == "embeding_size":
-            settings["dims"] = (value,)
-        elif key == "aggregation":
-            if value != "vap_bn_tanh_fc_bn":
-                raise ConfigError("aggregation", repr(value), "'vap_bn_tanh_fc_bn'")
-        elif key not in _WITHOUT_EFFECT:
-            raise ConfigError(key, repr(value), "an argument of the official NeXt-TDNN")
-    return settings
-
-
-def _translate_key(key: str) -> str:
-    return apply_renames(key, _RENAMES)
+FAMILY = Family("next-tdnn", NeXtTDNNConfig, assemble)
+build = FAMILY.labelled

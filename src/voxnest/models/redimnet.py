@@ -1,24 +1,21 @@
 """ReDimNet: a backbone that reshapes between 1-D and 2-D views of the same numbers.
 
 Source: Yakovlev et al., Reshape Dimensions Network for Speaker Recognition (arXiv 2407.18223), and its official
-implementation (IDRnD/ReDimNet), whose checkpoints `from_official` translates.
+implementation (IDRnD/ReDimNet), whose checkpoints `voxnest.foreign` translates.
 """
 
-import dataclasses
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
 from voxnest.errors import ConfigError, one_of
-from voxnest.frontends import SpecAugment, create_frontend
 from voxnest.models.blocks_1d import TimeContext
-from voxnest.models.encoder import SpeakerEncoder
+from voxnest.models.family import Family, FeatureSettings, Parts
 from voxnest.models.head import MatryoshkaProjection
 from voxnest.models.layers import BatchNorm, TimeFrequencyConv, WeightedSum, create_block_2d
 from voxnest.models.pooling import create_pooling
-from voxnest.models.settings import builder
 
 Stage = tuple[int, int, int, int | None]
 """Frequency stride, number of 2-D blocks, channel expansion, and by what the 1-D block reduces (None: no 1-D block)."""
@@ -27,12 +24,11 @@ BLOCKS_2D = ("convnext_like", "convnext_like_relu", "basic_resnet", "basic_resne
 BLOCKS_1D = ("fc", "conv", "att", "conv+att")
 
 
-@dataclass(frozen=True)
-class ReDimNetConfig:
+@dataclass(frozen=True, kw_only=True)
+class ReDimNetConfig(FeatureSettings):
     """What makes one ReDimNet differ from another. The defaults are those of the official class.
 
     Attributes:
-        bins: mel bins (F in the paper).
         channels: 2-D channels at full frequency resolution (C); bins * channels stays the same at every stage.
         stages: see `Stage`.
         block_1d: one of "fc", "conv", "att", "conv+att".
@@ -42,14 +38,9 @@ class ReDimNetConfig:
         aggregation_dropout: on the output of every stage, in training.
         previous_maps: for a sub-network, how many maps of another backbone it goes on from; 0 starts from features.
         hop_length: of the front end, in samples.
-        frontend: one of `voxnest.frontends.FRONTENDS`.
-        frontend_options: its further arguments.
         pooling: see `voxnest.models.pooling`.
         global_context: attentive pooling that sees the whole utterance's statistics.
         out_norm: batch normalisation of the embedding.
-        dims: sizes of the embedding; see `MatryoshkaProjection`.
-        mask_bins: largest number of frequency bins that SpecAugment hides in training; 0 for none.
-        mask_frames: largest number of frames that SpecAugment hides in training; 0 for none.
     """
 
     bins: int = 72
@@ -70,13 +61,9 @@ class ReDimNetConfig:
     previous_maps: int = 0
     hop_length: int = 160
     frontend: str = "mel"
-    frontend_options: Mapping[str, Any] = field(default_factory=dict)
     pooling: str = "ASTP"
     global_context: bool = False
     out_norm: bool = False
-    dims: Sequence[int] = (192,)
-    mask_bins: int = 0
-    mask_frames: int = 0
 
     def __post_init__(self) -> None:
         if self.block_1d not in BLOCKS_1D:
@@ -160,6 +147,8 @@ class ReDimNet(nn.Module):
     of the features.
     """
 
+    min_frames, frame_stride = 2, 1
+
     def __init__(self, config: ReDimNetConfig) -> None:
         super().__init__()
         width = config.bins * config.channels
@@ -214,24 +203,24 @@ class MapsStem(nn.Module):
         return self.conv(self.weigh(maps).unflatten(-1, self.shape))
 
 
-@builder(ReDimNetConfig)
-def build(name: str, config: ReDimNetConfig) -> SpeakerEncoder:
-    """A `SpeakerEncoder` with a ReDimNet backbone.
+def assemble(config: ReDimNetConfig) -> Parts:
+    """The parts of an encoder with a ReDimNet backbone.
 
     Raises:
-        ConfigError: for a setting that is wrong, and for `previous_maps`: a sub-network is a backbone without waveform.
+        ConfigError: for `previous_maps`: a sub-network is a backbone without waveform.
     """
-    return assemble(name, config, ReDimNet(config))
+    return around(config, ReDimNet(config))
 
 
-def assemble(name: str, config: Any, backbone: Any, **frontend_options: Any) -> SpeakerEncoder:
-    """Put front end, pooling and head around a backbone; `config` is of one of the ReDimNet generations."""
+def around(config: Any, backbone: Any, **frontend_options: Any) -> Parts:
+    """Front end, pooling and head around the backbone of one of the ReDimNet generations."""
     if config.previous_maps:
         raise ConfigError("previous_maps", str(config.previous_maps), "0 in an encoder (build the backbone alone)")
-    options = {**config.frontend_options, **frontend_options}
-    if masks := SpecAugment.up_to(config.mask_bins, config.mask_frames):
-        options["spec_augment"] = masks
-    frontend = create_frontend(config.frontend, config.bins, hop_length=config.hop_length, **options)
-    pooling = create_pooling(config.pooling, backbone.out_channels, global_context=config.global_context)
-    head = MatryoshkaProjection(pooling.out_channels, config.dims, out_norm=config.out_norm)  # type: ignore[arg-type]
-    return SpeakerEncoder(frontend, backbone, pooling, head, name=name, config=dataclasses.asdict(config))
+    frontend = config.make_frontend(hop_length=config.hop_length, **frontend_options)
+    pooling: Any = create_pooling(config.pooling, backbone.out_channels, global_context=config.global_context)
+    head = MatryoshkaProjection(pooling.out_channels, config.dims, out_norm=config.out_norm)
+    return Parts(frontend, backbone, pooling, head)
+
+
+FAMILY = Family("redimnet", ReDimNetConfig, assemble)
+build = FAMILY.labelled

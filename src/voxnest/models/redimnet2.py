@@ -1,7 +1,7 @@
 """ReDimNet2: ReDimNet whose stages may also reduce time.
 
 Source: ReDimNet2: Scaling Speaker Verification via Time-Pooled Dimension Reshaping (arXiv 2603.11841) and its official
-implementation (PalabraAI/redimnet2), whose checkpoints `voxnest.models.redimnet2_official` translates.
+implementation (PalabraAI/redimnet2), whose checkpoints `voxnest.foreign.redimnet2` translates.
 """
 
 import math
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from voxnest.errors import ConfigError, one_of
 from voxnest.models.blocks_1d import CONTEXTS, AttentionSettings, FrequencyMixer, TimeContext
-from voxnest.models.encoder import SpeakerEncoder
+from voxnest.models.family import Family, FeatureSettings, Parts
 from voxnest.models.layers import (
     BLOCKS_2D,
     BatchNorm,
@@ -24,8 +24,7 @@ from voxnest.models.layers import (
     check_frames,
     create_block_2d,
 )
-from voxnest.models.redimnet import MapsStem, assemble
-from voxnest.models.settings import builder
+from voxnest.models.redimnet import MapsStem, around
 
 Stage = tuple[Sequence[int], int, float, Sequence[Sequence[int]], int | None]
 """Strides (frequency, time), number of 2-D blocks, channel expansion, kernel sizes (frequency, time) of each 2-D block,
@@ -40,12 +39,11 @@ BLOCKS_1D = (
 rotary positions, "sdwm_" inside a `FrequencyMixer`."""
 
 
-@dataclass(frozen=True)
-class ReDimNet2Config:
+@dataclass(frozen=True, kw_only=True)
+class ReDimNet2Config(FeatureSettings):
     """What makes one ReDimNet2 differ from another.
 
     Attributes:
-        bins: mel bins (F in the paper).
         channels: 2-D channels at full frequency resolution (C); bins * channels stays the same at every stage.
         stages: see `Stage`. Time strides multiply: a stage works at the product of its own and all before.
         block_1d: one of `BLOCKS_1D`.
@@ -62,14 +60,9 @@ class ReDimNet2Config:
         skip_frames: left out at the beginning by the pooling.
         pad_right: silent samples put after each waveform.
         hop_length: of the front end, in samples.
-        frontend: one of `voxnest.frontends.FRONTENDS`.
-        frontend_options: its further arguments.
         pooling: see `voxnest.models.pooling`.
         global_context: attentive pooling that sees the whole utterance's statistics.
         out_norm: batch normalisation of the embedding.
-        dims: sizes of the embedding; see `MatryoshkaProjection`.
-        mask_bins: largest number of frequency bins that SpecAugment hides in training; 0 for none.
-        mask_frames: largest number of frames that SpecAugment hides in training; 0 for none.
     """
 
     bins: int = 72
@@ -101,9 +94,6 @@ class ReDimNet2Config:
     pooling: str = "ASTP"
     global_context: bool = True
     out_norm: bool = False
-    dims: Sequence[int] = (192,)
-    mask_bins: int = 0
-    mask_frames: int = 0
 
     def __post_init__(self) -> None:
         if self.block_1d not in BLOCKS_1D:
@@ -252,9 +242,13 @@ class ReDimNet2(nn.Module):
     maps of an earlier backbone (see `all_maps`) in place of the features.
     """
 
+    frame_stride = 1  # what strides take of time is put back before the maps are weighed
+
     def __init__(self, config: ReDimNet2Config) -> None:
         super().__init__()
         self.time_stride, self.skip_frames = config.time_stride, config.skip_frames
+        # Statistics need two frames after those that are skipped, and time is cut to whole strides.
+        self.min_frames = math.ceil((config.skip_frames + 2) / config.time_stride) * config.time_stride
         self.stem = MapsStem(config) if config.previous_maps else TimeFrequencyConv(1, config.channels, (3, 3))
         self.stem_norm = nn.LayerNorm(config.channels, eps=1e-6)
         self.stem_group_norm = GroupNorm(config.norm_groups, config.width) if config.norm_groups else nn.Identity()
@@ -302,9 +296,11 @@ class ReDimNet2(nn.Module):
         return [*maps, self.weigh(maps)]
 
 
-@builder(ReDimNet2Config)
-def build(name: str, config: ReDimNet2Config) -> SpeakerEncoder:
-    """A `SpeakerEncoder` with a ReDimNet2 backbone."""
-    # Statistics need two frames after those that are skipped, and time is cut to whole strides.
-    min_frames = math.ceil((config.skip_frames + 2) / config.time_stride) * config.time_stride
-    return assemble(name, config, ReDimNet2(config), pad_right=config.pad_right, min_frames=min_frames)
+def assemble(config: ReDimNet2Config) -> Parts:
+    """The parts of an encoder with a ReDimNet2 backbone."""
+    backbone = ReDimNet2(config)
+    return around(config, backbone, pad_right=config.pad_right, min_frames=backbone.min_frames)
+
+
+FAMILY = Family("redimnet2", ReDimNet2Config, assemble)
+build = FAMILY.labelled

@@ -4,7 +4,6 @@ Source: Nagrani et al., VoxCeleb: a large-scale speaker identification dataset (
 implementation (a-nagrani/VGGVox).
 """
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,12 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from voxnest.errors import ConfigError
-from voxnest.frontends import SpecAugment, create_frontend
-from voxnest.models.encoder import SpeakerEncoder
+from voxnest.models.family import Family, FeatureSettings, Parts
 from voxnest.models.head import MatryoshkaProjection
 from voxnest.models.layers import check_frames
 from voxnest.models.pooling import create_pooling
-from voxnest.models.settings import builder
 
 Layer = tuple[int, int, int, tuple[int, int] | None, tuple[int, int]]
 """Output channels, kernel size, stride, and of the maximum that follows (None: none): kernel (bins, frames), stride."""
@@ -48,21 +45,13 @@ MIN_FRAMES = next(frames for frames in range(1, 1000) if _size_after(frames, 1) 
 """The shortest input of which anything is left."""
 
 
-@dataclass(frozen=True)
-class VGGMConfig:
-    """What can be set of VGG-M.
+@dataclass(frozen=True, kw_only=True)
+class VGGMConfig(FeatureSettings):
+    """What can be set of VGG-M: fc6 covers all bins that are left of the spectrogram's."""
 
-    Attributes:
-        bins: of the spectrogram; fc6 covers all that are left of them.
-        dims: sizes of the embedding; see `MatryoshkaProjection`.
-        mask_bins: largest number of frequency bins that SpecAugment hides in training; 0 for none.
-        mask_frames: largest number of frames that SpecAugment hides in training; 0 for none.
-    """
-
+    frontend: str = "spectrogram"
     bins: int = 512
     dims: Sequence[int] = (1024,)
-    mask_bins: int = 0
-    mask_frames: int = 0
 
     def __post_init__(self) -> None:
         if _size_after(self.bins, 0) < 1:
@@ -86,6 +75,8 @@ class ConvLayer(nn.Module):
 
 class VGGM(nn.Module):
     """The backbone, conv1 to fc6: features `[batch, bins, frames]` to `[batch, frames', 4096]`, a frame per 0.32 s."""
+
+    min_frames, frame_stride = MIN_FRAMES, 32
 
     def __init__(self, config: VGGMConfig) -> None:
         super().__init__()
@@ -112,22 +103,16 @@ class VGGM(nn.Module):
         return self.fc6(self.layers(features.unsqueeze(1))).squeeze(2).transpose(1, 2)
 
 
-@builder(VGGMConfig)
-def build(name: str, config: VGGMConfig) -> SpeakerEncoder:
-    """A `SpeakerEncoder` with VGG-M as its backbone.
+def assemble(config: VGGMConfig) -> Parts:
+    """The parts of an encoder with VGG-M as its backbone.
 
     The embedding is fc7 with its batch normalisation; the ReLU between it and a class layer is left to losses.
-
-    Raises:
-        ConfigError: for a setting that is wrong.
     """
-    frontend = create_frontend(
-        "spectrogram",
-        config.bins,
-        min_frames=MIN_FRAMES,
-        spec_augment=SpecAugment.up_to(config.mask_bins, config.mask_frames),
-    )
     backbone = VGGM(config)
     pooling = create_pooling("TAP", backbone.out_channels)
     head = MatryoshkaProjection(FC6_CHANNELS, config.dims, norm=False, bias=False, out_norm=True)
-    return SpeakerEncoder(frontend, backbone, pooling, head, name=name, config=dataclasses.asdict(config))
+    return Parts(config.make_frontend(min_frames=backbone.min_frames), backbone, pooling, head)
+
+
+FAMILY = Family("vgg-m", VGGMConfig, assemble)
+build = FAMILY.labelled

@@ -1,54 +1,42 @@
 """The x-vector: a time-delay neural network whose statistics over time go through fully connected layers.
 
 Source: Snyder et al., X-vectors: Robust DNN Embeddings for Speaker Recognition (ICASSP 2018), as in Kaldi's recipes and
-in wespeaker's `XVEC`, whose checkpoints `from_official` translates.
+in wespeaker's `XVEC`, whose checkpoints `voxnest.foreign` translates.
 """
 
-import dataclasses
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
 from voxnest.errors import ConfigError
-from voxnest.frontends import create_frontend
-from voxnest.models.encoder import SpeakerEncoder
+from voxnest.models.family import Family, FeatureSettings, Parts
 from voxnest.models.head import MatryoshkaProjection
 from voxnest.models.layers import check_frames
 from voxnest.models.pooling import HiddenLayer, create_pooling
-from voxnest.models.settings import builder
 from voxnest.models.tdnn import TDNNBlock
-from voxnest.models.translation import ENDING, apply_renames, load_weights
 
 CONTEXTS = ((5, 1), (3, 2), (3, 3), (1, 1), (1, 1))
 """Kernel size and dilation of the layers that see frames."""
 
 
-@dataclass(frozen=True)
-class XVectorConfig:
+@dataclass(frozen=True, kw_only=True)
+class XVectorConfig(FeatureSettings):
     """What makes one x-vector network differ from another. The defaults are wespeaker's and the paper's.
 
     Attributes:
-        bins: features per frame.
         channels: of the layers that see frames, but the last.
         out_channels: of the last of them, whose statistics are taken.
         embedding: "a", of the first layer after the statistics (the paper's choice, and Kaldi's), or "b", of the second
             (wespeaker's).
         pooling: see `voxnest.models.pooling`.
-        frontend: one of `voxnest.frontends.FRONTENDS`.
-        frontend_options: its further arguments.
-        dims: sizes of the embedding; see `MatryoshkaProjection`.
     """
 
-    bins: int = 80
     channels: int = 512
     out_channels: int = 1500
     embedding: str = "b"
     pooling: str = "TSTP"
-    frontend: str = "fbank"
-    frontend_options: Mapping[str, Any] = field(default_factory=dict)
     dims: Sequence[int] = (512,)
 
     def __post_init__(self) -> None:
@@ -59,6 +47,7 @@ class XVectorConfig:
 class XVector(nn.Module):
     """The backbone: features `[batch, bins, frames]` to `[batch, frames - 14, out_channels]`."""
 
+    frame_stride = 1
     min_frames = 2 + sum((size - 1) * dilation for size, dilation in CONTEXTS)
     """A deviation needs two frames beside those that the convolutions take away."""
 
@@ -83,60 +72,15 @@ class XVector(nn.Module):
         return self.layers(features.transpose(1, 2).contiguous())
 
 
-@builder(XVectorConfig)
-def build(name: str, config: XVectorConfig) -> SpeakerEncoder:
-    """A `SpeakerEncoder` with an x-vector backbone.
-
-    Raises:
-        ConfigError: for a setting that is wrong.
-    """
+def assemble(config: XVectorConfig) -> Parts:
+    """The parts of an encoder with an x-vector backbone."""
     backbone = XVector(config)
     pooling: Any = create_pooling(config.pooling, config.out_channels)
     if config.embedding == "b":
         pooling = HiddenLayer(pooling, max(config.dims))
     head = MatryoshkaProjection(pooling.out_channels, config.dims, norm=False)
-    frontend = create_frontend(
-        config.frontend, config.bins, **{"min_frames": backbone.min_frames, **config.frontend_options}
-    )
-    return SpeakerEncoder(frontend, backbone, pooling, head, name=name, config=dataclasses.asdict(config))
+    return Parts(config.make_frontend(min_frames=backbone.min_frames), backbone, pooling, head)
 
 
-_SETTINGS = {"feat_dim": "bins", "hid_dim": "channels", "stats_dim": "out_channels", "pooling_func": "pooling"}
-
-_RENAMES = [
-    (r"^frame_(\d)\.conv_1d\.", r"backbone.layers.\1.conv."),
-    (r"^frame_(\d)\.bn\.", r"backbone.layers.\1.norm."),
-    (r"^seg_1\.", "pooling.linear."),
-    (r"^seg_bn_1\.", "pooling.norm."),
-    (r"^seg_2\.", "head.linear."),
-]
-
-
-def from_official(config: Mapping[str, Any], state_dict: Mapping[str, Tensor], name: str = "xvector") -> SpeakerEncoder:
-    """Build the encoder that a checkpoint of wespeaker's `XVEC` holds, in eval mode; embedding "b", as used there.
-
-    Args:
-        config: `model_args`.
-        state_dict: its weights, without the class head.
-        name: what to call the encoder.
-
-    Raises:
-        ConfigError: for an argument that the class does not have.
-        CheckpointError: if keys are missing or unexpected, or shapes differ; it lists them.
-    """
-    settings: dict[str, Any] = {"bins": 40, "dims": [config.get("embed_dim", 512)]}  # 40: the class's own default
-    for key, value in config.items():
-        if key in _SETTINGS:
-            settings[_SETTINGS[key]] = value
-        elif key != "embed_dim":
-            raise ConfigError(key, repr(value), "one of embed_dim, " + ", ".join(_SETTINGS))
-    encoder = build(name, settings)
-    load_weights(encoder, name, state_dict, _translate)
-    return encoder.eval()
-
-
-def _translate(key: str) -> str:
-    if key.startswith("pool."):
-        return apply_renames(key, ENDING).replace("pooling.", "pooling.pooling.", 1)
-    key = apply_renames(key, _RENAMES)
-    return re.sub(r"^(backbone\.layers\.)(\d)", lambda match: f"{match[1]}{int(match[2]) - 1}", key)
+FAMILY = Family("xvector", XVectorConfig, assemble)
+build = FAMILY.labelled

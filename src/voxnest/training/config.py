@@ -119,7 +119,7 @@ class Crops(Section):
 
 
 class Augmentation(Section):
-    """What is done to a crop, drawn anew for each; see `voxnest.corpora.augmentation.Augmentation`."""
+    """What is done to a crop, drawn anew for each; see `voxnest.crops.augmentation.Augmentation`."""
 
     noise: list[SafePath] = []
     """Noise recordings or folders of them."""

@@ -13,13 +13,13 @@ import lightning.pytorch as L
 import torch
 from torch.utils.data import DataLoader
 
-from voxnest.corpora.augmentation import Augmentation
-from voxnest.corpora.crops import CropDataset
-from voxnest.corpora.loading import CropLoader, make_loader
 from voxnest.corpora.manifest import Utterance, check_files, is_manifest, missing_files, read_manifest
 from voxnest.corpora.prepare import UNREADABLE, prepare
+from voxnest.corpora.trials import Trial, check_recordings, find_root, read_trials
+from voxnest.crops.augmentation import Augmentation
+from voxnest.crops.dataset import CropDataset
+from voxnest.crops.loading import CropLoader, make_loader
 from voxnest.errors import CorpusError
-from voxnest.evaluation.trials import Trial, check_recordings, find_root, read_trials
 from voxnest.training.config import DEFAULT_EPOCHS, Crops, TrainingConfig
 from voxnest.training.held_out import check_speakers, split_speakers, write_segments
 from voxnest.training.interruption import StopSignals, WorkerStart

@@ -17,14 +17,14 @@ from voxnest.hub.checkpoint import load_encoder
 from voxnest.losses import AAMSoftmax, SubCenterAAMSoftmax
 from voxnest.matryoshka import MatryoshkaLoss, with_dims
 from voxnest.matryoshka.loss import bearable_margin
-from voxnest.models.registry import create_encoder
 from voxnest.training.interruption import StoppedAtOnce, StopSignals
 from voxnest.training.optimizers import MuonAdamW
+from voxnest.zoo.registry import create_encoder
 
 _CROPS_OF_A_CLASS = 4  # to begin with its mean
 
 if TYPE_CHECKING:
-    from voxnest.corpora.crops import CropDataset
+    from voxnest.crops.dataset import CropDataset
     from voxnest.models.encoder import SpeakerEncoder
     from voxnest.training.config import Loss, Model, TrainingConfig
     from voxnest.training.data import SpeakerData

@@ -1,0 +1,1 @@
+"""Training crops: read, augmented, batched."""

@@ -1,0 +1,1 @@
+"""Files and directories of other projects, as encoders of ours. Nothing else knows their layouts."""

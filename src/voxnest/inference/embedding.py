@@ -1,0 +1,237 @@
+"""Embed whole recordings, each read once, with the decoding of some under the network's work on others."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+
+from voxnest.audio import audio_info, read_audio
+from voxnest.errors import AudioError, CheckpointError
+from voxnest.inference.quality import QualityMeter
+from voxnest.inference.recordings import recording_names
+from voxnest.models.blame import blame_recording
+from voxnest.models.encoding import MAX_DURATION, mean_embedding, parts
+
+if TYPE_CHECKING:
+    from voxnest.models.encoder import SpeakerEncoder
+
+Progress = Callable[[int, int], None]
+"""Called with how many parts are done, and of how many: a recording is one, a long one several."""
+
+# Each worker holds the activations of `max_duration` seconds: hundreds of MB in the larger models.
+_MOST_WORKERS = 8
+_TICK = 0.2  # seconds between two looks at what the threads have done
+
+
+class Embeddings(dict[str, np.ndarray]):
+    """`{path as given: [embedding_dim] float32}` in the order given.
+
+    Attributes:
+        failures: (path, reason) of each recording that was skipped.
+        warnings: (path, what is wrong) of each that was embedded and is not to be relied on; see
+            `voxnest.inference.quality`.
+        silent: paths of recordings that hold nothing but silence; they are among the `warnings` too.
+        seconds: the length of each recording that was embedded.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.failures: list[tuple[str, str]] = []
+        self.warnings: list[tuple[str, str]] = []
+        self.silent: list[str] = []
+        self.seconds: dict[str, float] = {}
+
+
+def embed_files(
+    encoder: SpeakerEncoder,
+    paths: str | Path | Iterable[str | Path],
+    *,
+    root: str | Path | None = None,
+    progress: Progress | None = None,
+    on_error: Literal["raise", "skip"] = "raise",
+    max_duration: float = MAX_DURATION,
+) -> Embeddings:
+    """Embed whole recordings at full size, each read once.
+
+    Every recording goes through the network alone, at its own length, so its embedding does not depend on the
+    others. On a CPU as many are under way as PyTorch has threads (at most 8), each in one thread: recordings
+    seldom have equal lengths to be batched by, and threads within one operation wait for each other more than
+    they work (6 times slower for 100 utterances of LibriSpeech on 2 busy cores).
+
+    A recording longer than `max_duration` is embedded in equal parts, since the network's memory grows with
+    the length. Its embedding is the mean of the parts' length-normalised embeddings, times their mean norm.
+
+    Args:
+        encoder: on the device it shall run on. It runs in eval mode; its modes are put back afterwards.
+        paths: recordings, or a single one; one given twice is embedded once.
+        root: the folder that `paths` are relative to; the current one if None.
+        progress: called, in this thread, whenever there is progress.
+        on_error: "raise" at the first recording that cannot be used, or "skip" it and list it in the result's
+            `failures`.
+        max_duration: the longest part given to the network at once, in seconds.
+
+    Returns:
+        Embeddings by the path as given (as a string).
+
+    Raises:
+        AudioError: a recording cannot be used, or is shorter than the encoder's `min_samples`, or its embedding is
+            not finite.
+        CheckpointError: the encoder gives no finite embedding of any recording.
+        ConfigError: `paths` are not paths.
+        ValueError: a `max_duration` that is not positive.
+    """
+    if not max_duration > 0:
+        raise ValueError(f"max_duration must be a positive number of seconds, not {max_duration}")
+    names = recording_names(paths)
+    folder = Path(root) if root is not None else Path()
+    result = Embeddings()
+    work = _Work(encoder, max_duration, len(names))
+
+    def collect(name: str, future: Future[_Found]) -> None:
+        while not wait([future], _TICK).done:
+            work.report(progress)
+        try:
+            found = _result(encoder, folder / name, future)
+        except AudioError as error:
+            if on_error == "raise":
+                raise
+            result.failures.append((name, str(error).removeprefix(f"{error.subject}: ")))
+        else:
+            result[name], result.seconds[name] = found.embedding, found.seconds
+            if found.warnings:
+                result.warnings.append((name, "; ".join(found.warnings)))
+            if found.silent:
+                result.silent.append(name)
+        work.report(progress)
+
+    with _workers(work) as (pool, workers):
+        pending: deque[tuple[str, Future[_Found]]] = deque()
+        for name in names:
+            pending.append((name, pool.submit(work.embed, folder / name)))
+            if len(pending) > 2 * workers:  # hundreds of thousands of futures would be memory too
+                collect(*pending.popleft())
+        while pending:
+            collect(*pending.popleft())
+    return result
+
+
+@dataclass(frozen=True)
+class _Found:
+    embedding: np.ndarray
+    seconds: float
+    silent: bool
+    warnings: tuple[str, ...]
+
+
+class _Work:
+    """What the threads do, and what they share: how many parts are done, and whether to go on."""
+
+    def __init__(self, encoder: SpeakerEncoder, max_duration: float, recordings: int) -> None:
+        self.encoder, self.max_duration = encoder, max_duration
+        self.stop = threading.Event()
+        self._lock = threading.Lock()
+        self._done, self._total = 0, recordings  # of parts; a recording is one until its length is known
+        self._reported = (0, 0)
+
+    def embed(self, path: Path) -> _Found:
+        """Embed one recording.
+
+        Raises:
+            AudioError: it cannot be read.
+            Exception: whatever a decoder or the network breaks at.
+        """
+        rate = self.encoder.sample_rate
+        shortest = self.encoder.min_samples / rate
+        device = next(self.encoder.parameters()).device
+        embeddings, quality, left = [], QualityMeter(rate), 1
+        try:
+            seconds = audio_info(path).duration
+            pieces = parts(seconds, self.max_duration)
+            self._count(total=len(pieces) - 1)
+            left = len(pieces)
+            for offset, duration in pieces:
+                if self.stop.is_set():
+                    raise _Stopped
+                audio = read_audio(path, sample_rate=rate, offset=offset, duration=duration, min_duration=shortest)
+                quality.add(audio.samples)
+                with torch.inference_mode():  # of this thread: PyTorch has one such mode per thread
+                    waveform = torch.from_numpy(audio.samples)[None].to(device)
+                    embeddings.append(self.encoder(waveform)[0].float().cpu().numpy())
+                self._count(done=1)
+                left -= 1
+        finally:
+            self._count(done=left)
+        return _Found(mean_embedding(np.stack(embeddings)), seconds, quality.is_silent, quality.findings())
+
+    def report(self, call: Progress | None) -> None:
+        """Call with the numbers of parts done and in all, if they have changed."""
+        if call is None:
+            return
+        with self._lock:
+            now = self._done, self._total
+        if now != self._reported:
+            self._reported = now
+            call(*now)
+
+    def _count(self, done: int = 0, total: int = 0) -> None:
+        with self._lock:
+            self._done += done
+            self._total += total
+
+
+class _Stopped(Exception):
+    pass
+
+
+def _result(encoder: SpeakerEncoder, path: Path, future: Future[_Found]) -> _Found:
+    """What a thread found; whatever else is wrong with the recording as an `AudioError`."""
+    try:
+        found = future.result()
+    except (AudioError, CheckpointError):
+        raise
+    except Exception as error:
+        raise blame_recording(encoder, path, error) from error
+    if not np.isfinite(found.embedding).all():
+        raise blame_recording(encoder, path)
+    return found
+
+
+@contextmanager
+def _workers(work: _Work) -> Iterator[tuple[Executor, int]]:
+    """Give a pool of threads that compute in one thread each, and how many they are; the encoder is in eval mode.
+
+    Afterwards every module's mode is as it was (a frozen part may have been in eval mode all along).
+    """
+    threads = torch.get_num_threads()
+    count = min(threads, _MOST_WORKERS)
+    training = [module for module in work.encoder.modules() if module.training]
+    pool = ThreadPoolExecutor(count, "embed", initializer=torch.set_num_threads, initargs=(1,))
+
+    def finish() -> None:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)  # the workers' setting is also what later threads begin with
+        for module in training:
+            module.training = True
+
+    work.encoder.eval()
+    try:
+        yield pool, count
+    except Exception:
+        work.stop.set()
+        finish()
+        raise
+    except BaseException:  # Ctrl-C does not wait for what the threads are at, but the modes have to
+        work.stop.set()
+        pool.shutdown(wait=False, cancel_futures=True)
+        threading.Thread(target=finish, name="embed-finish").start()
+        raise
+    finish()

@@ -1,0 +1,1 @@
+"""Synthetic voices, for demos and tests."""
