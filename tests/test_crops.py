@@ -70,6 +70,13 @@ def test_crops_start_anywhere_in_the_utterance(tmp_path: Path) -> None:
     assert np.histogram(starts, bins=3, range=(0, 3))[0].min() > 40
 
 
+def test_another_epoch_takes_other_pieces(corpus: list[Utterance]) -> None:
+    dataset = CropDataset(corpus[:1], duration=0.5, crops_per_epoch=10)
+    first = [dataset[i].waveform for i in range(10)]
+    dataset.set_epoch(1)
+    assert not any(np.array_equal(dataset[i].waveform, first[i]) for i in range(10))
+
+
 def test_only_the_utterance_is_cut_out_of_a_long_recording(tmp_path: Path) -> None:
     samples = np.concatenate([np.full(RATE, 0.1), np.full(RATE, 0.2), np.full(RATE, 0.3)])
     soundfile.write(tmp_path / "long.wav", samples, RATE)

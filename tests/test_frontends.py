@@ -20,7 +20,6 @@ from voxnest.frontends import (
     create_frontend,
     mel_filters,
 )
-from voxnest.zoo.registry import create_encoder
 
 
 @pytest.fixture
@@ -178,15 +177,6 @@ def test_each_item_of_a_batch_has_the_filter_bank_that_it_has_alone(excerpt: Ten
     for item, features in zip(batch, together, strict=True):
         torch.testing.assert_close(KaldiFbank(80)(item[None])[0], features, atol=1e-5, rtol=0)
     assert together.isfinite().all()
-
-
-def test_an_exported_model_takes_waveforms_of_any_number_and_length(excerpt: Tensor) -> None:
-    encoder = create_encoder("resnet18").eval()
-    any_size = {0: torch.export.Dim.AUTO, 1: torch.export.Dim.AUTO}
-    exported = torch.export.export(encoder, (excerpt[:, :16000].expand(2, -1),), dynamic_shapes=(any_size,)).module()
-    others = torch.stack([excerpt[0, :20000], excerpt[0, 5000:25000], excerpt[0, 10000:30000]])
-    with torch.inference_mode():
-        torch.testing.assert_close(exported(others), encoder(others))
 
 
 def test_the_filter_bank_of_unscaled_samples_differs_by_a_constant_until_the_floor_hides_it(excerpt: Tensor) -> None:

@@ -48,7 +48,7 @@ def test_muon_takes_the_matrices_of_the_encoder_and_continues_after_loading() ->
 
 def test_muon_gets_matrices_of_the_encoder_from_eight_by_eight_on() -> None:
     config = TrainingConfig.model_validate({"data": {"train": "."}, "output": ".", "optimizer": {"name": "muon"}})
-    encoder = create_encoder("xvector", bins=20, channels=16, out_channels=24, dims=(7,), pooling="ASTP")
+    encoder = create_encoder("xvector", bins=20, channels=16, out_channels=24, dims=(16,))
     encoder.backbone.thin, encoder.backbone.least = torch.nn.Linear(7, 64), torch.nn.Linear(64, 8)
     module = TrainingModule(config, encoder)
     module.criterion = build_criterion(config.loss, encoder.dims, 100)
@@ -58,8 +58,8 @@ def test_muon_gets_matrices_of_the_encoder_from_eight_by_eight_on() -> None:
     others = {names[id(parameter)] for group in groups if not group["muon"] for parameter in group["params"]}
     assert not muon & others
     assert muon | others == set(names.values())
-    assert "encoder.backbone.least.weight" in muon
-    assert {"encoder.backbone.thin.weight", "encoder.head.linear.weight", "criterion.base_loss.weight"} <= others
+    assert {"encoder.backbone.least.weight", "encoder.head.linear.weight"} <= muon
+    assert {"encoder.backbone.thin.weight", "criterion.base_loss.weight"} <= others
     assert "encoder.backbone.layers.0.conv.weight" in others  # a kernel is no matrix
 
 
@@ -67,3 +67,10 @@ def test_muon_without_torch_that_has_it_is_a_config_error(monkeypatch: pytest.Mo
     monkeypatch.delattr(torch.optim, "Muon")
     with pytest.raises(ConfigError, match=r"torch 2\.9"):
         MuonAdamW([], betas=(0.9, 0.99))
+
+
+def test_the_loss_has_the_sub_centers_of_the_configuration() -> None:
+    loss = TrainingConfig.model_validate(
+        {"data": {"train": "."}, "output": ".", "loss": {"kind": "subcenter", "sub_centers": 5}}
+    ).loss
+    assert build_criterion(loss, (8, 16), 4).base_loss.weight.shape == (20, 16)

@@ -77,10 +77,12 @@ def test_error_rates_have_their_bounds_and_the_threshold_is_where_they_meet(
     eer, threshold = compute_eer(scores, labels)
     assert 0 <= eer <= 1
     assert 0 <= compute_min_dcf(scores, labels, prior) <= 1
-    _, misses, false_accepts = error_rates(scores, labels)
+    thresholds, misses, false_accepts = error_rates(scores, labels)
     assert (np.diff(misses) >= 0).all()
     assert (np.diff(false_accepts) <= 0).all()
     assert (misses[0], false_accepts[0], misses[-1], false_accepts[-1]) == (0, 1, 1, 0)
+    for place, each in enumerate(thresholds):
+        assert error_rates_at(scores, labels, each) == (misses[place], false_accepts[place])
     # At the threshold and at the next one the rates lie on both sides of the equal error rate.
     at = error_rates_at(scores, labels, threshold)
     after = error_rates_at(scores, labels, min(scores[scores > threshold], default=math.inf))
@@ -242,6 +244,8 @@ def test_an_unknown_name_is_answered_with_one_there_is(name: str, names: list[st
         assert said.endswith(every)
     for known in names:
         assert one_of(known, names).startswith(f"{known!r}?")
+        assert one_of(known, names, few=len(names)).endswith(every)
+        assert one_of(known, names, few=len(names) - 1) == f"{known!r}?"
 
 
 WORD = st.sampled_from(["--json", "--", "-", "a.wav", "out.json", "OUT.JSON", "--dim", "", "/dev/null", "8"])

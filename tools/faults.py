@@ -1,0 +1,149 @@
+"""Put faults into a copy of the code, one at a time, and see that a test catches each.
+
+    python tools/faults.py                # all of them
+    python tools/faults.py muon metrics   # those whose file, text or test has one of these words
+
+A fault is a piece of text that is replaced, and the tests that are to fail; exit status 1 if they pass with any.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+EVERY = "every_model.py -k 'learns or matters'"
+MASKS = "frontends.py -k 'masks or bands or hides'"
+RATES = "metrics.py properties.py -k 'not half_a_million and (rates or kinds or costs or scores or threshold)'"
+LISTS = "trials.py properties.py -k 'trial or both_formats or made or error'"
+CROPS = "crops.py properties.py -k 'crop or share or speaker or utterance'"
+TURNS = "rotation.py properties.py -k 'rotat or turned or prefix or direction'"
+LOSSES = "losses.py -k 'center or class'"
+MODES = "zoo.py matryoshka_fit.py -k 'mode'"
+LONG = "inference.py encode.py -k 'long or loud or part'"
+MUON = "optimizers.py"
+FUSION = "eres2net.py -k fusion"
+JSON = "properties.py -k json_option"
+FAULTS: tuple[tuple[str, str, str, str], ...] = (
+    # Masking: offsets, count, width, mode.
+    ("frontends/base.py", "size - int(width[1]) + 1)", "size - int(width[1]) - 1)", MASKS),
+    ("frontends/base.py", "torch.randint(self.first_bin, last,", "torch.randint(0, last,", MASKS),
+    ("frontends/base.py", "position < start + length)", "position < start + length + 1)", MASKS),
+    ("frontends/base.py", "torch.randint(width[0], width[1],", "torch.randint(0, width[1],", MASKS),
+    ("frontends/base.py", "for _ in range(self.times)", "for _ in range(1)", MASKS),
+    ("frontends/base.py", '"time_width": (0, frames + 1)', '"time_width": (0, frames)', "every_model.py -k masked"),
+    ("frontends/base.py", "if not self.training:\n            return features", "", "every_model.py -k masked"),
+    # Modes that are left behind.
+    ("zoo/counting.py", "with eval_mode(encoder), ", "with ", MODES),
+    ("matryoshka/fit.py", "with eval_mode(encoder):", "if encoder.eval():", MODES),
+    ("matryoshka/fit.py", "with eval_mode(encoder):", "if True:", MODES),
+    ("models/encoding.py", "module.training = True", "encoder.train()", MODES),
+    ("training/module.py", "        if self.frozen:\n", "        if False:\n", "training.py -k frozen"),
+    # Parts of long recordings.
+    ("inference/embedding.py", "(parts / np.maximum(norms, np.finfo(np.float32).tiny))", "parts", LONG),
+    ("inference/embedding.py", "(mean * norms.mean())", "mean", LONG),
+    ("models/encoding.py", "stack / np.maximum(norms, np.finfo(np.float32).tiny)", "stack / norms.mean()", LONG),
+    ("models/encoding.py", "directions.mean(axis=0) * norms.mean()", "directions.mean(axis=0)", LONG),
+    # Sub-centers.
+    ("losses.py", ".amax(dim=2)", ".mean(dim=2)", LOSSES),
+    ("losses.py", ".amax(dim=2)", "[:, :, 0]", LOSSES),
+    ("losses.py", "return self.num_classes * self.sub_centers", "return self.num_classes * 3", LOSSES),
+    ("losses.py", "repeat_interleave(len(self.weight) // self.num_classes, dim=0)", "repeat(3, 1)", LOSSES),
+    ("training/module.py", "sub_centers=loss.sub_centers, ", "", MUON),
+    # Muon's matrices.
+    ("training/module.py", "min(parameter.shape) >= 8", "min(parameter.shape) >= 1", MUON),
+    ("training/module.py", "min(parameter.shape) >= 8", "min(parameter.shape) > 8", MUON),
+    ("training/module.py", "min(parameter.shape) >= 8", "max(parameter.shape) >= 8", MUON),
+    ("training/module.py", ' and name.startswith("encoder.")', "", MUON),
+    ("training/optimizers.py", "        self._muon.step()\n", "", MUON),
+    ("training/optimizers.py", "(state_dict)\n        self._share()", "(state_dict)", MUON),
+    # A residual branch times zero, in each family.
+    ("models/layers.py", 'return x + (self.norm(y) if', 'return x + 0 * (self.norm(y) if', EVERY),
+    ("models/layers.py", "F.relu(self.se(y) + x)", "F.relu(0 * self.se(y) + x)", EVERY),
+    ("models/blocks_1d.py", "return x + self.expand(self.context", "return x + 0 * self.expand(self.context", EVERY),
+    ("models/blocks_1d.py", "self.norm(x + self.attention(x))", "self.norm(x + 0 * self.attention(x))", EVERY),
+    ("models/blocks_1d.py", "self.final_norm(x + self._feed", "self.final_norm(x + 0 * self._feed", EVERY),
+    ("models/tdnn.py", "torch.addcmul(x, y, self.se.gate(y))", "torch.addcmul(x, 0 * y, self.se.gate(y))", EVERY),
+    ("models/ecapa2.py", "return y + self.shortcut(x)", "return 0 * y + self.shortcut(x)", EVERY),
+    ("models/campplus.py", "return self.conv(x) * self.mask(x)", "return 0 * self.conv(x) * self.mask(x)", EVERY),
+    ("models/resnet_blocks.py", "self.branch(x).add_(", "self.branch(x).mul_(0).add_(", EVERY),
+    ("models/eres2net.py", "torch.addcmul(x + y, x - y, attention)", "torch.addcmul(x, x, attention)", FUSION),
+    ("models/next_tdnn.py", "x = x + self.conv(x)", "x = x + 0 * self.conv(x)", EVERY),
+    ("models/next_tdnn.py", "return x + self.contract(", "return x + 0 * self.contract(", EVERY),
+    ("models/redimnet2.py", "self.upsample(self.context(x))", "self.upsample(x)", EVERY),
+    # Error rates.
+    ("evaluation/metrics.py", "misses * nontargets >= false_accepts", "misses * nontargets > false_accepts", RATES),
+    ("evaluation/metrics.py", "fnr[0] + step * (fnr[1] - fnr[0])", "fnr[0]", RATES),
+    ("evaluation/metrics.py", "middle if middle > below else above", "below", RATES),
+    ("evaluation/metrics.py", "np.flatnonzero(np.diff(values)) + 1", "np.arange(1, len(values))", RATES),
+    ("evaluation/metrics.py", "min(cost_of_missing, cost_of_accepting))", "cost_of_missing)", RATES),
+    ("evaluation/metrics.py", "c_fa * (1 - p_target)", "c_fa * p_target", RATES),
+    ("evaluation/metrics.py", "accepted = values >= threshold", "accepted = values > threshold", RATES),
+    # Trial lists.
+    ("corpora/trials.py", "            label, enrollment, test =", "            label, test, enrollment =", LISTS),
+    ("corpora/trials.py", 'if name.split() != [name]:', 'if " " in name:', LISTS),
+    ("corpora/trials.py", '"utf-8-sig" if number == 1 else "utf-8"', '"utf-8"', LISTS),
+    ("corpora/trials.py", "line.split(maxsplit=3)", "line.split(maxsplit=2)", LISTS),
+    ("corpora/trials.py", "np.arange(1, size + 1)", "np.arange(size)", LISTS),
+    # Crops.
+    ("crops/dataset.py", "max(length - count + 1, 0)", "max(length, 0)", CROPS),
+    ("crops/dataset.py", "int(self._start[utterance]) + start, min(count, length)", "start, min(count, length)", CROPS),
+    ("crops/dataset.py", "start, min(count, length)\n", "start, count\n", CROPS),
+    ("crops/dataset.py", "(self.seed, _CROP, epoch, position)", "(self.seed, _CROP, position)", CROPS),
+    ("crops/dataset.py", "(times + rng.random(count))", "(0 * times + rng.random(count))", CROPS),
+    ("crops/store.py", "np.resize(samples, count)", "np.pad(samples, (0, count - len(samples)))", CROPS),
+    # Rotations.
+    ("matryoshka/rotation.py", "* triangle.diagonal().sign()).T", "* triangle.diagonal()).T", TURNS),
+    ("matryoshka/rotation.py", ".eigenvectors.flip(1)", ".eigenvectors", TURNS),
+    ("matryoshka/rotation.py", "rotation.to(bias) @ bias", "bias", TURNS),
+    ("matryoshka/rotation.py", "running_var.fill_(1.0 - made.out_norm.eps)", "running_var.fill_(0.9)", TURNS),
+    ("matryoshka/rotation.py", "torch.erf(distance / math.sqrt(8))", "distance.pow(4)", TURNS),
+    # The command line.
+    ("errors.py", "len(known) <= few", "len(known) < few", "properties.py -k unknown_name"),
+    ("cli/command.py", "            return [*result, *words[index:]]\n", "            pass\n", JSON),
+)  # fmt: skip
+
+
+def survives(fault: tuple[str, str, str, str]) -> str:
+    """Why a fault was not caught; nothing if it was."""
+    file, old, new, tests = fault
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("src", "tests", "docs", "tools", "configs", "pyproject.toml"):
+            if (ROOT / name).is_dir():
+                shutil.copytree(ROOT / name, Path(folder, name), ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(ROOT / name, folder)
+        path = Path(folder, "src", "voxnest", file)
+        code = path.read_text(encoding="utf-8")
+        if old not in code:
+            return "its text is no longer there"
+        path.write_text(code.replace(old, new), encoding="utf-8")
+        python = f"{sys.executable} -m pytest -x -q -p no:cacheprovider --timeout 300 "
+        words = " ".join(f"tests/test_{word}" if word.endswith(".py") else word for word in tests.split(" "))
+        environment = {**os.environ, "PYTHONPATH": f"{folder}/src", "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(python + words, shell=True, cwd=folder, env=environment, capture_output=True, text=True)
+    return "" if done.returncode == 1 and " failed" in done.stdout else f"pytest ended with {done.returncode}"
+
+
+def main() -> None:
+    """Try all faults that are asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("words", nargs="*")
+    parser.add_argument("--jobs", type=int, default=2)
+    options = parser.parse_args()
+    chosen = [fault for fault in FAULTS if not options.words or any(word in str(fault) for word in options.words)]
+    survivors = 0
+    with ThreadPoolExecutor(options.jobs) as pool:
+        for (file, old, new, tests), problem in zip(chosen, pool.map(survives, chosen), strict=True):
+            survivors += bool(problem)
+            change = " ".join(f"{old} -> {new or 'nothing'}".split())
+            print(f"{problem or 'caught'}: {file}: {change} [{tests}]", flush=True)
+    sys.exit(f"{survivors} of {len(chosen)} survive" if survivors else 0)
+
+
+if __name__ == "__main__":
+    main()
