@@ -44,10 +44,8 @@ FAULTS: tuple[tuple[str, str, str, str], ...] = (
     ("models/encoding.py", "module.training = True", "encoder.train()", MODES),
     ("training/module.py", "        if self.frozen:\n", "        if False:\n", "training.py -k frozen"),
     # Parts of long recordings.
-    ("inference/embedding.py", "(parts / np.maximum(norms, np.finfo(np.float32).tiny))", "parts", LONG),
-    ("inference/embedding.py", "(mean * norms.mean())", "mean", LONG),
-    ("models/encoding.py", "stack / np.maximum(norms, np.finfo(np.float32).tiny)", "stack / norms.mean()", LONG),
-    ("models/encoding.py", "directions.mean(axis=0) * norms.mean()", "directions.mean(axis=0)", LONG),
+    ("models/encoding.py", "(embeddings / np.maximum(norms, np.finfo(np.float32).tiny))", "embeddings", LONG),
+    ("models/encoding.py", "(mean * norms.mean())", "mean", LONG),
     # Sub-centers.
     ("losses.py", ".amax(dim=2)", ".mean(dim=2)", LOSSES),
     ("losses.py", ".amax(dim=2)", "[:, :, 0]", LOSSES),
