@@ -154,7 +154,7 @@ def test_conversion_takes_constant_buffers_and_lists_wrong_keys(golden: Path) ->
     ("golden_name", "name"),
     [
         ("redimnet-b3", "redimnet-b3"),  # the settings of that card
-        ("redimnet-b2", "redimnet-m"),  # of no card
+        ("redimnet-b2", "redimnet"),  # of no card: its architecture
         ("next-tdnn-light-c128-b3", "next-tdnn-light-128-b3"),
     ],
 )
