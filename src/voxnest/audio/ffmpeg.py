@@ -18,7 +18,8 @@ import numpy as np
 from voxnest.audio.decoder import incomplete, mono
 from voxnest.errors import AudioError
 
-_BOXES_OF_BOXES = (b"moov", b"trak", b"mdia", b"minf", b"stbl")
+_BOXES_OF_BOXES = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"moof", b"traf")
+_COUNTS = {b"stsz": 8, b"trun": 4}  # where these boxes have their number of samples
 _MP4, _MATROSKA = "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"
 # Nothing that a playlist names may be fetched from a network, nor be read or waited for on the disk. Text is no sound.
 _OTHERS = {"hls", "dash", "webm_dash_manifest", "concat", "imf", "sdp", "rtsp", "sap", "image2", "sbg", "tty"}
@@ -186,9 +187,9 @@ def _check_mp4_index(path: Path) -> None:
     with path.open("rb") as file:
         while len(header := file.read(8)) == 8:
             length, kind = struct.unpack(">I4s", header)
-            if kind == b"stsz":
+            if kind in _COUNTS:
                 table = file.read(12)
-                if len(table) == 12 and struct.unpack(">I", table[8:])[0] > size:
+                if int.from_bytes(table[_COUNTS[kind] :][:4], "big") > size:
                     raise AudioError(path, "is not audio, or its index is damaged")
                 file.seek(-len(table), os.SEEK_CUR)
             if kind not in _BOXES_OF_BOXES:
