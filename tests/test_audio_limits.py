@@ -116,6 +116,27 @@ def test_what_tells_no_length_is_not_read_beyond_the_limit(tmp_path: Path, monke
         read_audio(tmp_path / "a.aac")
 
 
+@pytest.mark.parametrize(
+    ("flags", "box", "fields"), [("", b"stsz", (1, 1 << 26)), ("empty_moov", b"trun", (1 << 26, 0))]
+)
+def test_an_index_of_more_samples_than_a_file_has_bytes_costs_no_memory(
+    tmp_path: Path, flags: str, box: bytes, fields: tuple[int, int]
+) -> None:
+    with av.open(str(tmp_path / "a.m4a"), "w", options={"movflags": flags or "faststart"}) as file:
+        stream = file.add_stream("aac", rate=16000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(TONE[None], format="flt", layout="mono")
+        frame.sample_rate, frame.pts = 16000, 0
+        file.mux(stream.encode(frame))
+        file.mux(stream.encode())
+    assert audio_info(tmp_path / "a.m4a").duration == pytest.approx(1.0, abs=0.15)
+    data = bytearray((tmp_path / "a.m4a").read_bytes())
+    count = data.rindex(box) + 8
+    data[count : count + 8] = struct.pack(">II", *fields)
+    (tmp_path / "a.m4a").write_bytes(data)
+    with pytest.raises(AudioError, match=r"a\.m4a: is not audio, or its index is damaged"):
+        audio_info(tmp_path / "a.m4a")
+
+
 def test_a_sound_track_of_an_unknown_codec_is_refused(tmp_path: Path) -> None:
     data = bytearray(wav_of(16000, 1))
     data[20:22] = b"\xfe\x7f"  # a format tag that nobody has

@@ -6,6 +6,8 @@ Where a recorder has dropped packets, a whole read joins what is there; the offs
 the container's clock.
 """
 
+import os
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
@@ -16,6 +18,8 @@ import numpy as np
 from voxnest.audio.decoder import incomplete, mono
 from voxnest.errors import AudioError
 
+_BOXES_OF_BOXES = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"moof", b"traf")
+_COUNTS = {b"stsz": 8, b"trun": 4}  # where these boxes have their number of samples
 _MP4, _MATROSKA = "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"
 # Nothing that a playlist names may be fetched from a network, nor be read or waited for on the disk. Text is no sound.
 _OTHERS = {"hls", "dash", "webm_dash_manifest", "concat", "imf", "sdp", "rtsp", "sap", "image2", "sbg", "tty"}
@@ -40,6 +44,7 @@ class FFmpegDecoder:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        _check_mp4_index(path)
         try:
             self._container = av.open(f"file:{path}", options=_OPTIONS, **_TAGS)
         except (av.FFmpegError, OSError, ValueError) as error:
@@ -170,6 +175,29 @@ def _clock_seconds(text: str) -> float | None:
         return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
     except ValueError:
         return None
+
+
+def _check_mp4_index(path: Path) -> None:
+    """Find in an MP4 what FFmpeg would allocate gigabytes for: an index of more samples than the file has bytes.
+
+    Raises:
+        AudioError: if so. Other files pass.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        while len(header := file.read(8)) == 8:
+            length, kind = struct.unpack(">I4s", header)
+            if kind in _COUNTS:
+                table = file.read(12)
+                if int.from_bytes(table[_COUNTS[kind] :][:4], "big") > size:
+                    raise AudioError(path, "is not audio, or its index is damaged")
+                file.seek(-len(table), os.SEEK_CUR)
+            if kind not in _BOXES_OF_BOXES:
+                if length == 1:  # the true one follows, in eight bytes
+                    length = int.from_bytes(file.read(8), "big") - 8
+                if not 8 <= length <= size:
+                    return
+                file.seek(length - 8, os.SEEK_CUR)
 
 
 def _tells_mp3_length(path: Path) -> bool:
