@@ -31,6 +31,7 @@ def models(
 
     from voxnest.cli.results import give_json
     from voxnest.errors import ConfigError
+    from voxnest.files import check_output
 
     if sum([weights, check, plot is not None]) > 1:
         raise ConfigError("voxnest models", "several of --weights, --check and --plot", "one of them")
@@ -39,6 +40,8 @@ def models(
             raise ConfigError("voxnest models", "--plot and --json", "one of them")
         _plot(plot)
         return
+    if json is not None:
+        check_output(json, ".json")
     rows, table, notes = _weights() if weights else _comparisons() if check else _models()
     if not give_json(rows, json):
         Console(highlight=False).print(table)

@@ -4,14 +4,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from voxnest.files import STANDARD_OUTPUT, atomic_write
+from voxnest.files import atomic_write, is_stream
 
 
 def give_json(results: Any, output: Path | None) -> bool:
     """Write results to where `--json` says, if it says so.
 
     Returns:
-        Whether that was the standard output, on which nothing else may then be written.
+        Whether that was a stream, such as the standard output, on which nothing else may then be written.
 
     Raises:
         OSError: it cannot be written.
@@ -20,4 +20,4 @@ def give_json(results: Any, output: Path | None) -> bool:
         return False
     with atomic_write(output) as temporary:
         temporary.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    return str(output) == STANDARD_OUTPUT
+    return is_stream(output)

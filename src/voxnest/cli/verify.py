@@ -31,7 +31,7 @@ def verify(
     from voxnest.cli.progress import progress_bar
     from voxnest.cli.results import give_json
     from voxnest.errors import VoxnestError
-    from voxnest.files import check_output, is_stream
+    from voxnest.files import check_output
     from voxnest.hub.checkpoint import load_encoder
     from voxnest.inference import verify as run
 
@@ -53,8 +53,7 @@ def verify(
         advice = "measure the model's own with voxnest evaluate"
         errors.print(f"[yellow]note:[/] the threshold {answer.threshold:g} is generic; {advice}")
     try:
-        give_json(asdict(answer), json)
-        if not (json and is_stream(json)):
+        if not give_json(asdict(answer), json):
             decision = "[bold green]same speaker[/]" if answer.same else "[bold red]different speakers[/]"
             console = Console(soft_wrap=True, highlight=False)
             least = ">=" if console.options.ascii_only else "≥"
