@@ -60,8 +60,8 @@ FAULTS: tuple[tuple[str, str, str, str], ...] = (
     ("training/optimizers.py", "        self._muon.step()\n", "", MUON),
     ("training/optimizers.py", "(state_dict)\n        self._share()", "(state_dict)", MUON),
     # A residual branch times zero, in each family.
-    ("models/layers.py", 'return x + (self.norm(y) if', 'return x + 0 * (self.norm(y) if', EVERY),
-    ("models/layers.py", "F.relu(self.se(y) + x)", "F.relu(0 * self.se(y) + x)", EVERY),
+    ("models/redimnet_blocks.py", 'return x + (self.norm(y) if', 'return x + 0 * (self.norm(y) if', EVERY),
+    ("models/redimnet_blocks.py", "F.relu(self.se(y) + x)", "F.relu(0 * self.se(y) + x)", EVERY),
     ("models/blocks_1d.py", "return x + self.expand(self.context", "return x + 0 * self.expand(self.context", EVERY),
     ("models/blocks_1d.py", "self.norm(x + self.attention(x))", "self.norm(x + 0 * self.attention(x))", EVERY),
     ("models/blocks_1d.py", "self.final_norm(x + self._feed", "self.final_norm(x + 0 * self._feed", EVERY),

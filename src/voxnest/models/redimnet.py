@@ -14,8 +14,9 @@ from voxnest.errors import ConfigError, one_of
 from voxnest.models.blocks_1d import TimeContext
 from voxnest.models.family import Family, FeatureSettings, Parts
 from voxnest.models.head import MatryoshkaProjection
-from voxnest.models.layers import BatchNorm, TimeFrequencyConv, WeightedSum, create_block_2d
+from voxnest.models.layers import BatchNorm, TimeFrequencyConv
 from voxnest.models.pooling import create_pooling
+from voxnest.models.redimnet_blocks import WeightedSum, create_block_2d
 
 Stage = tuple[int, int, int, int | None]
 """Frequency stride, number of 2-D blocks, channel expansion, and by what the 1-D block reduces (None: no 1-D block)."""
