@@ -31,7 +31,8 @@ JSON = "properties.py -k json_option"
 FAULTS: tuple[tuple[str, str, str, str], ...] = (
     # Masking: offsets, count, width, mode.
     ("frontends/base.py", "size - int(width[1]) + 1)", "size - int(width[1]) - 1)", MASKS),
-    ("frontends/base.py", "torch.randint(self.first_bin, last,", "torch.randint(0, last,", MASKS),
+    ("frontends/base.py", "torch.randint(first, last,", "torch.randint(0, last,", MASKS),
+    ("frontends/base.py", "self.time_width)", "self.time_width, self.first_bin)", MASKS),
     ("frontends/base.py", "position < start + length)", "position < start + length + 1)", MASKS),
     ("frontends/base.py", "torch.randint(width[0], width[1],", "torch.randint(0, width[1],", MASKS),
     ("frontends/base.py", "for _ in range(self.times)", "for _ in range(1)", MASKS),
