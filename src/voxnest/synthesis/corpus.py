@@ -7,21 +7,20 @@ mood (pitch, tempo, effort), so that two sessions of a speaker differ as two rec
 """
 
 import math
-import shutil
-import tempfile
 import wave
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import soxr
 
 from voxnest.audio import SAMPLE_RATE
 from voxnest.errors import CorpusError
-from voxnest.files import atomic_write
+from voxnest.files import atomic_write, writing
 from voxnest.synthesis import espeak
 from voxnest.synthesis.wordlist import sentence
 
@@ -123,25 +122,21 @@ def make_synthetic_corpus(
 
     numbers = range(first_speaker, first_speaker + speakers)
     plan = [item for number in numbers for item in _plan(number, utterances_per_speaker, sessions, seed)]
-    try:
+    with writing(output, CorpusError):
         output.parent.mkdir(parents=True, exist_ok=True)
-        building = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}-"))
-    except OSError as error:
-        raise CorpusError(output, f"cannot be written: {error.strerror}") from error
-    try:
-        with closing(espeak.synthesize(request for _, request, _, _ in plan)) as spoken:
+        with (
+            TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-", ignore_cleanup_errors=True) as folder,
+            closing(espeak.synthesize(request for _, request, _, _ in plan)) as spoken,
+        ):
+            building = Path(folder)
             for done, (speech, (name, _, session, stream)) in enumerate(zip(spoken, plan, strict=True), start=1):
                 samples = np.frombuffer(speech, np.int16) / 32768.0
                 samples = soxr.resample(samples, espeak.SAMPLE_RATE, SAMPLE_RATE)
                 _write_wav(building / name, record(samples, session, stream))
                 if progress:
                     progress(done, len(plan))
-        building.chmod(0o755)
-        building.replace(output)
-    except OSError as error:
-        raise CorpusError(output, f"cannot be written: {error.strerror}") from error
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
+            building.chmod(0o755)
+            building.replace(output)
     return [output / name for name, *_ in plan]
 
 
