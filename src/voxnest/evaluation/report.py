@@ -113,9 +113,17 @@ class EvaluationReport:
         Raises:
             VoxnestError: the file cannot be written (a full disk, say).
         """
-        text = json.dumps(self.to_dict(), indent=2) + "\n"
-        try:
-            with atomic_write(path) as temporary:
-                temporary.write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise VoxnestError(path, f"cannot be written: {error.strerror or error}") from error
+        write_report(self.to_dict(), path)
+
+
+def write_report(content: dict[str, Any], path: str | Path) -> None:
+    """Write a report as JSON, atomically.
+
+    Raises:
+        VoxnestError: the file cannot be written (a full disk, say).
+    """
+    try:
+        with atomic_write(path) as temporary:
+            temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise VoxnestError(path, f"cannot be written: {error.strerror or error}") from error

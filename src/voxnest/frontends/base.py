@@ -1,5 +1,7 @@
 """What front ends share: the chain around a spectrogram, mel filters and masking."""
 
+import hashlib
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -237,6 +239,20 @@ class Frontend(nn.Module):
         """
         self.mean.copy_(mean)
         self.deviation.copy_(torch.where(deviation > 0, deviation, 1.0))
+
+    def fingerprint(self) -> str:
+        """A digest of all that `raw_features` depends on: settings, windows and filters."""
+        later = {"normalization", "min_frames", "training"}
+        settings = {
+            name: value
+            for name, value in vars(self).items()
+            if name not in later and isinstance(value, (bool, int, float, str, tuple, type(None)))
+        }
+        digest = hashlib.sha256(repr((type(self).__name__, sorted(settings.items()))).encode())
+        for name, value in sorted(self.named_buffers(recurse=False)):
+            if name not in ("mean", "deviation"):
+                digest.update(name.encode() + value.cpu().numpy().tobytes())
+        return digest.hexdigest()
 
     def forward(self, waveform: Tensor) -> Tensor:
         """`waveform [batch, samples]` to `features [batch, bins, frames]`."""
