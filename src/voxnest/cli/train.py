@@ -34,8 +34,8 @@ def train(
     settings = load_config(config, given)
 
     from voxnest.training import run
-    from voxnest.training.logs import MEASURES
     from voxnest.training.interruption import TrainingInterruptedError, leave
+    from voxnest.training.logs import MEASURES
 
     console = Console()
     try:

@@ -8,6 +8,7 @@ after an interruption.
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import zlib
@@ -41,7 +42,7 @@ class FeatureCache:
     """
 
     def __init__(self, folder: Path, frontend: Frontend, utterances: Sequence[Utterance]) -> None:
-        self.frontend, self.bins = frontend, frontend.bins
+        self.frontend, self.bins = copy.deepcopy(frontend).cpu(), frontend.bins  # the encoder's goes to a GPU
         self._shards = [utterances[start : start + _SHARD] for start in range(0, len(utterances), _SHARD)]
         listed = sha256(frontend.fingerprint().encode())
         for item in utterances:
@@ -117,9 +118,10 @@ class FeatureCache:
         """What the shard says of itself if it is of this audio and as long as it should be."""
         try:
             content = json.loads(self._path(shard, "json").read_text(encoding="utf-8"))
-            frames, identity, size = content["frames"], content["identity"], self._path(shard, "features").stat().st_size
+            frames, size = content["frames"], self._path(shard, "features").stat().st_size
             fits = len(frames) == len(self._shards[shard]) and size == 2 * self.bins * sum(frames)
-            return content if fits and identity == corpus_identity(self.frontend, self._shards[shard]) else None
+            same = fits and content["identity"] == corpus_identity(self.frontend, self._shards[shard])
+            return content if same else None
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
@@ -150,7 +152,8 @@ class FeatureCache:
             with atomic_write(self._path(shard, "json")) as temporary:
                 temporary.write_text(json.dumps(content) + "\n", encoding="utf-8")
         except OSError as error:
-            raise CorpusError(self.folder, f"cannot be written: {error.strerror or error}", "room on the disk") from error
+            found = f"cannot be written: {error.strerror or error}"
+            raise CorpusError(self.folder, found, "room on the disk") from error
         return content
 
 
@@ -177,6 +180,7 @@ class FeatureCrops(CropDataset):
     ) -> None:
         super().__init__(utterances, cache_gb=0.0, **options)
         self.cache, self.reverse_probability = cache, reverse_probability
+        self._shapes: dict[float, tuple[int, ...]] = {}
         self._paths = [item.path for item in utterances]
 
     def read(self, request: CropRequest) -> dict[str, torch.Tensor]:
@@ -185,8 +189,10 @@ class FeatureCrops(CropDataset):
         return {"features": batch.pop("waveform"), **batch}
 
     def _shape(self, duration: float) -> tuple[int, ...]:
-        frontend, samples = self.cache.frontend, round(duration * self.sample_rate)
-        return frontend.raw_features(torch.zeros(1, samples)).shape[1:]
+        if duration not in self._shapes:
+            waveform = torch.zeros(1, round(duration * self.sample_rate))
+            self._shapes[duration] = tuple(self.cache.frontend.raw_features(waveform).shape[1:])
+        return self._shapes[duration]
 
     def _crop(self, epoch: int, position: int, label: int, duration: float) -> Crop:
         rng = self._generator(epoch, position)

@@ -121,8 +121,10 @@ def identify(
         ConfigError: a prefix size that the encoder was not trained for.
         AudioError: a recording that cannot be used.
     """
-    source = utterances if isinstance(utterances, str | Path) else None
-    listed = read_manifest(source) if source is not None else list(utterances)  # type: ignore[arg-type]
+    source: str | Path | None = None
+    if isinstance(utterances, str | Path):
+        source, utterances = utterances, read_manifest(utterances)
+    listed = list(utterances)
     sizes = sorted({encoder.head.check_dim(dim) for dim in dims or encoder.dims})
     if classifier.weight.shape[1] != encoder.embedding_dim:
         found = f"a classifier of {classifier.weight.shape[1]} numbers"
@@ -170,6 +172,7 @@ def _labels(classifier: SpeakerClassifier, utterances: Sequence[Utterance], sour
     index = {name: number for number, name in enumerate(classifier.speakers)}
     unknown = sorted({utterance.speaker for utterance in utterances} - set(index))
     if unknown or not utterances:
-        found = f"{len(unknown)} speakers that the model does not know, such as {unknown[0]!r}" if unknown else "nothing"
+        strangers = f"{len(unknown)} speakers that the model does not know"
+        found = f"{strangers}, such as {unknown[0]!r}" if unknown else "nothing"
         raise CorpusError(source or "utterances", found, f"recordings of its {len(index)} speakers")
     return torch.tensor([index[utterance.speaker] for utterance in utterances])

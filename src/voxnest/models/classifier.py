@@ -1,4 +1,4 @@
-"""The classifier that training ends in, kept to name speakers: embedding to a logit for each speaker of the training."""
+"""The classifier that training ends in, kept to name speakers: embedding to a logit for each of them."""
 
 from collections.abc import Sequence
 

@@ -94,7 +94,7 @@ def window_embeddings(encoder: SpeakerEncoder, waveform: torch.Tensor, window: f
     raw = frontend.raw_features(waveform)
     frames = min(max(round(samples / frontend.hop_length), frontend.min_frames), raw.shape[2])
     windows = raw[0].unfold(1, frames, max(1, frames // 2)).transpose(0, 1)
-    blocks = [encoder.embed_features(frontend.finish(block)) for block in windows.split(_WINDOWS_AT_ONCE)]
+    blocks: list[Any] = [encoder.embed_features(frontend.finish(part)) for part in windows.split(_WINDOWS_AT_ONCE)]
     return torch.cat(blocks).float()
 
 

@@ -15,7 +15,12 @@ from voxnest.corpora.manifest import Utterance
 from voxnest.corpora.trials import make_trials, write_trials
 from voxnest.errors import AudioError, CorpusError
 from voxnest.files import atomic_write
-from voxnest.training.config import DEFAULT_HELD_OUT_RECORDINGS, DEFAULT_HELD_OUT_SPEAKERS, SHORTEST_SEGMENT, TrainingConfig
+from voxnest.training.config import (
+    DEFAULT_HELD_OUT_RECORDINGS,
+    DEFAULT_HELD_OUT_SPEAKERS,
+    SHORTEST_SEGMENT,
+    TrainingConfig,
+)
 from voxnest.training.folder import writing
 
 

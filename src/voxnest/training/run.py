@@ -96,10 +96,11 @@ def _train(
     data = SpeakerData(config, display.preparing, control.stop, module.encoder.frontend)  # type: ignore[arg-type]
     checkpoints = RunCheckpoints(config, control)
     average = [MovingAverage(config.ema)] if config.ema else []
+    columns = metric_names(module.encoder.dims, config.measure)
     trainer = _make_trainer(
         config,
         callbacks=[control, *average, log, display, *callbacks, checkpoints],
-        logger=[MetricsFile(folder.metrics, metric_names(module.encoder.dims, config.measure), step), Events(folder.path, step)],
+        logger=[MetricsFile(folder.metrics, columns, step), Events(folder.path, step)],
     )
     control.stop.end_others = partial(_end_others, trainer)
     if is_first_process():
