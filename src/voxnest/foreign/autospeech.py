@@ -7,8 +7,10 @@ embedding is the pooled feature before it.
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,6 +28,10 @@ _ARGUMENTS = Arguments(
 )
 _RESNET_ARGUMENTS = Arguments({}, ignored=["num_classes", "pretrained"])
 
+_MEAN, _DEVIATION = "frontend.mean", "frontend.deviation"
+STATISTICS = {_MEAN: "mean.npy", _DEVIATION: "std.npy"}
+"""Files of the original's features, a number for each of 257 bins: it keeps them beside those, not in a checkpoint."""
+
 _RENAMES: Renames = [
     (r"^stem0\.([03])\.", lambda match: f"stem.{int(match[1]) // 3}.conv."),
     (r"^stem0\.([14])\.", lambda match: f"stem.{int(match[1]) // 3}.norm."),
@@ -35,7 +41,7 @@ _RENAMES: Renames = [
     (r"\._ops\.", ".edges."),
     (r"\.op\.", "."),
     (r"\.bn\.", ".2."),
-    (r"^", "backbone."),
+    (r"^(?!frontend\.)", "backbone."),
 ]
 _RESNET_RENAMES: Renames = [
     (r"^conv1\.", "conv."),
@@ -45,7 +51,7 @@ _RESNET_RENAMES: Renames = [
     (r"\.downsample\.1\.", ".shortcut.norm."),
     (r"\.conv(\d)\.", r".conv\1.conv."),
     (r"\.bn(\d)\.", r".conv\1.norm."),
-    (r"^", "backbone."),
+    (r"^(?!frontend\.)", "backbone."),
 ]
 
 
@@ -64,9 +70,11 @@ def join_reductions(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return joined
 
 
-def _state(description: Description, _: Settings) -> dict[str, Tensor]:
+def _state(description: Description, settings: Settings) -> dict[str, Tensor]:
+    """Without classes, and with a front end that leaves features as they are unless it was told mean and deviation."""
     weights = {key: value for key, value in _plain(description.state).items() if not key.startswith("classifier.")}
-    return join_reductions(weights)
+    bins = settings["bins"]
+    return {_MEAN: torch.zeros(bins), _DEVIATION: torch.ones(bins), **join_reductions(weights)}
 
 
 def _settings(description: Description) -> dict[str, Any]:
@@ -79,6 +87,12 @@ def _settings(description: Description) -> dict[str, Any]:
     if "genotype" not in settings:
         raise ConfigError("genotype", f"not given; {_shown(weights)}", "the genotype that the network was trained with")
     return settings
+
+
+def _resnet_settings(description: Description) -> dict[str, Any]:
+    first = _plain(description.state).get("conv1.weight")
+    channels = {} if first is None else {"channels": len(first)}
+    return {**SIZES[description.architecture], **channels, **_RESNET_ARGUMENTS.translate(description.config)}
 
 
 def _shown(weights: Mapping[str, Tensor]) -> str:
@@ -107,7 +121,7 @@ def _operation(weights: Mapping[str, Tensor], key: str, kernel_size: list[int]) 
 TRANSLATION = Translation(autospeech.FAMILY, _settings, lambda key, _: apply_renames(key, _RENAMES), _state)
 RESNET_TRANSLATION = Translation(
     autospeech_resnet.FAMILY,
-    lambda its: {**SIZES[its.architecture], **_RESNET_ARGUMENTS.translate(its.config)},
+    _resnet_settings,
     lambda key, _: apply_renames(key, _RESNET_RENAMES),
     _state,
 )
@@ -121,19 +135,21 @@ def is_autospeech(state: Mapping[Any, Any]) -> bool:
     return baseline or any(key.startswith("cells.0.preprocess1.") for key in weights)
 
 
-def describe_autospeech(state: Mapping[Any, Any], genotype: object, source: object) -> Description:
-    """What a state dict of an AutoSpeech network describes.
+def describe_autospeech(state: Mapping[Any, Any], genotype: object, source: Path) -> Description:
+    """What a file with the state dict of an AutoSpeech network describes.
+
+    Without `STATISTICS` in its folder, `encoder.frontend.wants_statistics`, and its embeddings are not the original's.
 
     Args:
         state: of the file.
         genotype: what the file has beside it; None for nothing.
-        source: what errors are about, usually the file's path.
+        source: the file's path.
 
     Raises:
         CheckpointError: for a supernet, and a searched network without its genotype; it tells which operations the
             weights show.
     """
-    weights = _plain(state)
+    weights = _plain(state) | _read_statistics(source.parent)
     if odd := [key for key, value in weights.items() if not isinstance(value, Tensor)]:
         raise CheckpointError(source, f"{odd[0]!r} is a {type(weights[odd[0]]).__name__}", "a tensor")
     if "alphas_normal" in weights:
@@ -148,3 +164,17 @@ def describe_autospeech(state: Mapping[Any, Any], genotype: object, source: obje
         )
         raise CheckpointError(source, f"an AutoSpeech network without its genotype; {_shown(weights)}", expected)
     return Description("autospeech", {"genotype": genotype}, weights)
+
+
+def _read_statistics(folder: Path) -> dict[str, Tensor]:
+    """Mean and deviation of the corpus that a network was trained on, if they lie beside it."""
+    paths = {key: folder / name for key, name in STATISTICS.items()}
+    if not all(path.exists() for path in paths.values()):
+        return {}
+    found = {}
+    for key, path in paths.items():
+        try:
+            found[key] = torch.from_numpy(np.load(path, allow_pickle=False).astype(np.float32))
+        except (OSError, ValueError, TypeError, EOFError) as error:
+            raise CheckpointError(path, "damaged, or not an array of NumPy", "a number for each of 257 bins") from error
+    return found

@@ -4,9 +4,8 @@ Source: Ding et al., AutoSpeech: Neural Architecture Search for Speaker Recognit
 models/model.py of its official implementation (TAMU-VITA/AutoSpeech). `voxnest.nas` searches.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -39,10 +38,7 @@ class SpectrogramSettings(FeatureSettings):
     """
 
     bins: int = 257
-    frontend: str = "spectrogram"
-    frontend_options: Mapping[str, Any] = field(
-        default_factory=lambda: {"window": "hann", "periodic": True, "center": True, "pre_emphasis": None}
-    )
+    frontend: str = "autospeech_spectrogram"
     dims: Sequence[int] = ()
 
     def make_pooling(self, channels: int) -> TemporalAveragePooling:

@@ -95,7 +95,8 @@ class Genotype:
 
 def _shown(value: object) -> str:
     text = " ".join(str(value).split())
-    return repr(text if len(text) <= 60 else f"{text[:60]}...")
+    text = text if len(text) <= 60 else f"{text[:60]}..."
+    return repr(text) if isinstance(value, str) else text
 
 
 def _malformed(found: str) -> ConfigError:
