@@ -190,6 +190,18 @@ def test_any_length_gives_finite_embeddings(encoder: SpeakerEncoder) -> None:
             assert embedding.isfinite().all()
 
 
+def test_a_frame_depends_on_as_many_frames_as_the_backbone_says(encoder: SpeakerEncoder) -> None:
+    said, stride = encoder.backbone.receptive_field, encoder.backbone.frame_stride
+    frames = 3 * (said or 100)
+    features = torch.randn(1, encoder.config["bins"], frames, requires_grad=True)
+    output = encoder.backbone(features)
+    assert (frames - (said or encoder.backbone.min_frames)) // stride <= output.shape[1] <= -(-frames // stride)
+    output[:, output.shape[1] // 2].sum().backward()
+    assert features.grad is not None
+    seen = features.grad.any(dim=1)[0].nonzero()[:, 0]
+    assert int(seen[-1] - seen[0]) + 1 == (said or frames)
+
+
 def test_a_prefix_is_the_beginning_of_the_full_embedding(encoder: SpeakerEncoder) -> None:
     with torch.inference_mode():
         full = encoder(waveform := voices(2, 13000))
