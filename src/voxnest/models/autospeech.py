@@ -4,6 +4,7 @@ Source: Ding et al., AutoSpeech: Neural Architecture Search for Speaker Recognit
 models/model.py of its official implementation (TAMU-VITA/AutoSpeech). `voxnest.nas` searches.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,11 +13,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from voxnest.errors import ConfigError
-from voxnest.models.family import Family, FeatureSettings, Parts
+from voxnest.models.family import EncoderSettings, Family
 from voxnest.models.genotype import INPUTS, Genotype
 from voxnest.models.head import MatryoshkaProjection
 from voxnest.models.layers import check_frames
-from voxnest.models.operations import OPERATIONS, ReLUConvNorm
+from voxnest.models.operations import OPERATIONS, ReLUConvNorm, Zero
+from voxnest.models.parts import receptive_field
 from voxnest.models.pooling import TemporalAveragePooling
 from voxnest.models.resnet_blocks import ConvNorm
 
@@ -30,7 +32,7 @@ PAPER = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpectrogramSettings(FeatureSettings):
+class SpectrogramSettings(EncoderSettings):
     """What all networks of the AutoSpeech paper have: spectrograms, and the mean over time and frequency as embedding.
 
     Attributes:
@@ -75,6 +77,10 @@ class AutoSpeechConfig(SpectrogramSettings):
             raise ConfigError("layers", str(self.layers), "at least 1")
         if not 0 <= self.drop_path < 1:
             raise ConfigError("drop_path", str(self.drop_path), "a probability below 1")
+
+
+Span = tuple[int, int]
+"""Frames of the features that a frame of a map depends on, and how many of them lie between two frames of the map."""
 
 
 class Cell(nn.Module):
@@ -130,6 +136,27 @@ class Cell(nn.Module):
                 nodes.append(results[-2] + results[-1])
         return torch.cat([nodes[node] for node in self.concat], dim=1)
 
+    def span_after(self, before: Span, last: Span) -> Span:
+        """The span of the output, of those of the inputs."""
+        nodes = [_span_after(span, module) for span, module in zip((before, last), self.inputs, strict=True)]
+        for first in range(0, len(self.edges), 2):
+            pair = zip(self.sources[first : first + 2], self.edges[first : first + 2], strict=True)
+            nodes.append(max(_span_after(nodes[source], operation) for source, operation in pair))
+        return max(nodes[node] for node in self.concat)
+
+
+def _span_after(span: Span, module: nn.Module) -> Span:
+    frames, step = span
+    layers = []
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            layers.append((layer.kernel_size[0], layer.stride[0], layer.dilation[0]))
+        elif isinstance(layer, nn.MaxPool2d | nn.AvgPool2d):
+            layers.append((int(layer.kernel_size), int(layer.stride), 1))  # type: ignore[arg-type]
+        elif isinstance(layer, Zero):
+            return 0, step * layer.stride
+    return frames + (receptive_field(layers) - 1) * step, step * math.prod(stride for _, stride, _ in layers)
+
 
 def drop_items(x: Tensor, probability: float) -> Tensor:
     """Make whole items of `[batch, ...]` zero with this probability, and the others larger, so that the mean stays."""
@@ -162,14 +189,17 @@ class AutoSpeech(nn.Module):
         reductions = {config.layers // 3, 2 * config.layers // 3}
         self.cells = nn.ModuleList()
         outputs, after_reduction = (channels, channels), True
+        before = _span_after((1, 1), self.stem[:2])
+        last = _span_after(before, self.stem[2])
         for index in range(config.layers):
             reduction = index in reductions
             channels *= 2 if reduction else 1
             cell = Cell(genotype, outputs, channels, reduction=reduction, after_reduction=after_reduction)
             self.cells.append(cell)
             outputs, after_reduction = (outputs[1], cell.out_channels), reduction
+            before, last = last, cell.span_after(before, last)
         self.out_channels = outputs[1]
-        self.frame_stride = 8 * 2 ** len(reductions)
+        self.receptive_field, self.frame_stride = last
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, features: Tensor) -> Tensor:
@@ -184,12 +214,4 @@ class AutoSpeech(nn.Module):
         return last.mean(dim=3).transpose(1, 2)
 
 
-def assemble(config: AutoSpeechConfig) -> Parts:
-    """The parts of an encoder with a searched network as its backbone."""
-    backbone = AutoSpeech(config)
-    pooling = config.make_pooling(backbone.out_channels)
-    head = config.make_head(pooling.out_channels)
-    return Parts(config.make_frontend(min_frames=backbone.min_frames), backbone, pooling, head)
-
-
-FAMILY = Family("autospeech", AutoSpeechConfig, assemble)
+FAMILY = Family("autospeech", AutoSpeechConfig, AutoSpeech)

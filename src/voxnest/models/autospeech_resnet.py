@@ -13,8 +13,9 @@ from torch.nn import functional as F
 
 from voxnest.errors import ConfigError
 from voxnest.models.autospeech import SpectrogramSettings
-from voxnest.models.family import Family, Parts
+from voxnest.models.family import Family
 from voxnest.models.layers import check_frames
+from voxnest.models.parts import receptive_field
 from voxnest.models.resnet_blocks import BasicBlock
 
 _STRIDES = (1, 2, 2, 2)
@@ -57,13 +58,14 @@ class AutoSpeechResNet(nn.Module):
         self.conv = nn.Conv2d(1, config.channels, 7, stride=2, padding=2, bias=False)
         self.norm = nn.BatchNorm2d(config.channels)
         self.stages = nn.Sequential()
-        channels = config.channels
+        channels, layers = config.channels, [(7, 2, 1), (3, 2, 1)]
         for index, (count, stride) in enumerate(zip(config.blocks, _STRIDES, strict=True)):
             width = config.channels * 2**index
             blocks = [BasicBlock(channels, width, stride), *(BasicBlock(width, width) for _ in range(count - 1))]
             self.stages.append(nn.Sequential(*blocks))
+            layers += [(3, step, 1) for step in (stride, *[1] * (2 * count - 1))]
             channels = width
-        self.out_channels = channels
+        self.out_channels, self.receptive_field = channels, receptive_field(layers)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -77,12 +79,4 @@ class AutoSpeechResNet(nn.Module):
         return result
 
 
-def assemble(config: AutoSpeechResNetConfig) -> Parts:
-    """The parts of an encoder with such a residual network as its backbone."""
-    backbone = AutoSpeechResNet(config)
-    pooling = config.make_pooling(backbone.out_channels)
-    head = config.make_head(pooling.out_channels)
-    return Parts(config.make_frontend(min_frames=backbone.min_frames), backbone, pooling, head)
-
-
-FAMILY = Family("autospeech-resnet", AutoSpeechResNetConfig, assemble)
+FAMILY = Family("autospeech-resnet", AutoSpeechResNetConfig, AutoSpeechResNet)
