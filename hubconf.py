@@ -20,7 +20,7 @@ import voxnest as _voxnest  # noqa: E402 - from beside this file if it is not in
 
 
 def ReDimNet(model_name: str, train_type: str = "ptn", dataset: str = "vox2") -> "_voxnest.SpeakerEncoder":
-    """A pretrained ReDimNet: `model_name` "b0" to "b6", "S" or "M"; see `voxnest models --weights` for what exists."""
+    """A pretrained ReDimNet: `model_name` "b0" to "b6", "S" or "M"; see `voxnest models weights` for what exists."""
     return _voxnest.load_encoder(f"redimnet-{model_name}", train_type=train_type, dataset=dataset)
 
 

@@ -13,11 +13,11 @@ from voxnest.errors import CheckpointError, ConfigError
 from voxnest.foreign.campplus import TRANSLATION
 from voxnest.hub import convert
 from voxnest.models.campplus import (
+    FAMILY,
     CAMPPlusConfig,
     ContextMask,
     DilatedConv,
     NormReLU,
-    build,
 )
 from voxnest.models.encoder import SpeakerEncoder
 from voxnest.models.pooling import TemporalStatisticsPooling
@@ -27,7 +27,7 @@ SMALL: dict[str, Any] = {"bins": 24, "channels": 16, "growth": 8, "bottleneck": 
 
 
 def small(**settings: object) -> SpeakerEncoder:
-    return build("campplus", {**SMALL, **settings})
+    return FAMILY.build({**SMALL, **settings})
 
 
 def randomise(module: torch.nn.Module) -> None:
@@ -63,7 +63,7 @@ def test_embedding_equals_that_of_the_reference(golden: Path, name: str) -> None
 def test_model_of_3dspeaker_has_its_filter_bank_and_settings_build_it_again(golden: Path) -> None:
     file, weights = read_golden(golden / "campplus-3dspeaker.json.gz")
     encoder = convert("campplus", file["config"], weights)
-    again = build(encoder.name, encoder.config)
+    again = FAMILY.build(encoder.config)
     again.load_state_dict(encoder.state_dict())
     waveform = torch.randn(1, 4000)
     with torch.inference_mode():
@@ -76,7 +76,7 @@ def test_model_of_3dspeaker_has_its_filter_bank_and_settings_build_it_again(gold
 def test_other_pooling_of_wespeaker_is_read_from_either_of_its_two_names(golden: Path) -> None:
     config = {"feat_dim": 24, "embed_dim": 16, "pooling_func": "ASTP", "growth_rate": 8, "bn_size": 2}
     settings = {**SMALL, "channels": 128, "layers": (12, 24, 16), "pooling": "ASTP"}
-    encoder = build("campplus", settings).eval()
+    encoder = FAMILY.build(settings).eval()
     randomise(encoder)
     ours = encoder.state_dict()
     keys = [key for key, _ in golden_files.read(golden / "campplus.json.gz")["keys"]]

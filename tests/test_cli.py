@@ -194,7 +194,7 @@ def test_an_interruption_ends_the_process_within_a_second(number: int, work: str
 
 
 def test_an_output_that_closes_early_is_no_answer(tmp_path: Path) -> None:
-    command = f"{sys.executable} -m voxnest models --weights --json | true; exit ${{PIPESTATUS[0]}}"
+    command = f"{sys.executable} -m voxnest models weights --json | true; exit ${{PIPESTATUS[0]}}"
     shown = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
     assert shown.returncode in (0, 2)  # by whether anything was still to be written when the reader left
     assert "Traceback" not in shown.stderr
@@ -216,21 +216,34 @@ def test_the_demo_goes_from_nothing_to_a_verification(tmp_path: Path) -> None:
 
 
 def test_models_fit_80_columns_and_are_told_as_json() -> None:
-    for options in ([], ["--weights"], ["--check"]):
+    for options in ([], ["weights"], ["check"]):
         shown = CliRunner().invoke(app.app, ["models", *options], env={"COLUMNS": "80"})
         assert shown.exit_code == 0
         assert max(map(len, shown.output.splitlines())) <= 80, options
     listed = json.loads(run("models", "--json").stdout)
     assert {"name", "parameters", "macs_2s", "eer"} <= set(listed[0])
-    weights = json.loads(run("models", "--weights", "--json").stdout)
+    weights = json.loads(run("models", "weights", "--json").stdout)
     assert weights[0]["address"].startswith("https://")
-    both = run("models", "--weights", "--check")
-    assert both.returncode == 2
-    assert "one of them" in both.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--json", "check"], "--json before the command (expected voxnest models check --json)"),
+        (["chekc"], "no such command 'chekc' (expected 'check'"),
+        (["--check"], "no such option --check (expected "),
+        (["plot", "x.txt"], "x.txt"),
+        (["plot"], "missing argument 'FILE'"),
+    ],
+)
+def test_wrong_words_after_models_are_one_line(words: list[str], said: str) -> None:
+    told = run("models", *words)
+    assert (told.returncode, told.stdout, len(told.stderr.splitlines())) == (2, "", 1)
+    assert said in told.stderr
 
 
 def test_counts_agree_with_the_published_ones_or_say_why() -> None:
-    shown = run("models", "--check")
+    shown = run("models", "check")
     assert shown.returncode == 0
     assert "redimnet2-b6" in shown.stdout
     assert "redimnet-b5: the released checkpoint holds 7.66 M" in shown.stdout
@@ -243,5 +256,5 @@ def test_an_unexplained_difference_of_counts_is_an_answer(
     unexplained = replace(card, published=replace(card.published, note=""))
     monkeypatch.setattr("voxnest.zoo.registry.CARDS", {"redimnet-b5": unexplained})
     monkeypatch.setattr("voxnest.zoo.counting.CARDS", {"redimnet-b5": unexplained})
-    assert main.run(lambda: app.app(["models", "--check"], standalone_mode=False)) == 1
+    assert main.run(lambda: app.app(["models", "check"], standalone_mode=False)) == 1
     assert "redimnet-b5: not explained" in capsys.readouterr().out

@@ -8,7 +8,7 @@ import torch
 import golden_files
 from voxnest.errors import AudioError, CheckpointError, ConfigError
 from voxnest.hub import convert
-from voxnest.models.df_resnet import build
+from voxnest.models.df_resnet import FAMILY
 from voxnest.models.encoder import SpeakerEncoder
 from voxnest.zoo.cards.df_resnet import CARDS, SIZES
 from voxnest.zoo.counting import count_parameters
@@ -16,7 +16,7 @@ from voxnest.zoo.counting import count_parameters
 
 def small(**settings: object) -> SpeakerEncoder:
     fixed = {"bins": 32, "channels": (8, 8, 16, 16), "blocks": (1, 1, 1, 1), "dims": (16,)}
-    return build("gemini-dfresnet60", {**fixed, **settings})
+    return FAMILY.build({**fixed, **settings})
 
 
 @pytest.mark.parametrize("depth", [60, 114, 183])

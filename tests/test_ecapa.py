@@ -14,7 +14,7 @@ from voxnest.errors import AudioError, CheckpointError, ConfigError
 from voxnest.foreign.speechbrain import ARCHITECTURE, read_hyperparameters
 from voxnest.frontends.speechbrain import SpeechBrainFbank
 from voxnest.hub import convert
-from voxnest.models.ecapa import ECAPAConfig, build
+from voxnest.models.ecapa import FAMILY, ECAPAConfig
 from voxnest.zoo.counting import count_parameters
 
 SMALL: dict[str, Any] = {"bins": 20, "channels": 32, "out_channels": 48, "scale": 4, "se_channels": 8, "dims": (16,)}
@@ -171,7 +171,7 @@ def test_speechbrain_filter_bank_equals_a_plain_computation() -> None:
 
 def test_a_reflection_needs_more_frames() -> None:
     for padding, shortest in (("zeros", 2), ("reflect", 5)):
-        encoder = build("small", {**SMALL, "padding": padding}).eval()
+        encoder = FAMILY.build({**SMALL, "padding": padding}).eval()
         assert encoder.embed_features(torch.randn(1, 20, shortest)).isfinite().all()
         with pytest.raises(AudioError, match=f"at least {shortest}"):
             encoder.embed_features(torch.randn(1, 20, shortest - 1))

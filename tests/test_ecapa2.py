@@ -7,7 +7,7 @@ import torch
 
 from voxnest import create_encoder
 from voxnest.errors import ConfigError
-from voxnest.models.ecapa2 import ECAPA2, ECAPA2Config, LocalBlock, build
+from voxnest.models.ecapa2 import ECAPA2, FAMILY, ECAPA2Config, LocalBlock
 
 SMALL: dict[str, Any] = {
     "bins": 16,
@@ -52,4 +52,4 @@ def test_block_adds_its_input_unless_channels_change_without_a_stride() -> None:
 )
 def test_bad_settings_are_refused(setting: str, value: Any) -> None:
     with pytest.raises(ConfigError):
-        build("small", {**SMALL, setting: value})
+        FAMILY.build({**SMALL, setting: value})

@@ -12,7 +12,7 @@ import golden_files
 from voxnest.errors import CheckpointError, ConfigError
 from voxnest.hub import convert
 from voxnest.models.encoder import SpeakerEncoder
-from voxnest.models.eres2net import AttentionalFusion, ERes2NetBlock, ERes2NetConfig, build
+from voxnest.models.eres2net import FAMILY, AttentionalFusion, ERes2NetBlock, ERes2NetConfig
 from voxnest.zoo.cards.eres2net import CARDS, SIZES
 from voxnest.zoo.counting import count_parameters
 
@@ -21,7 +21,7 @@ GOLDEN = ["eres2net-base", "eres2net-aug-small", "eres2netv2-small"]
 
 
 def small(**settings: object) -> SpeakerEncoder:
-    return build("eres2net-base", {"bins": 24, "channels": 8, "blocks": (1, 1, 1, 1), "dims": (16,), **settings})
+    return FAMILY.build({"bins": 24, "channels": 8, "blocks": (1, 1, 1, 1), "dims": (16,), **settings})
 
 
 def embed(encoder: SpeakerEncoder, features: Tensor) -> Tensor:
@@ -53,7 +53,7 @@ def test_model_of_3dspeaker_has_its_filter_bank_and_settings_build_it_again(gold
     file, weights = read_golden(golden / "eres2net-aug-small.json.gz")
     encoder = convert("eres2net-aug", file["config"], weights)
     assert encoder.frontend.scale == 1.0
-    again = build(encoder.name, encoder.config)
+    again = FAMILY.build(encoder.config)
     again.load_state_dict(encoder.state_dict())
     waveform = torch.randn(1, 6000)
     with torch.inference_mode():

@@ -301,7 +301,7 @@ def test_the_command_downloads_and_lists_weights(
     assert status == 2
     assert "404" in err
     assert "b1-vox2-ft_lm.pt" in err
-    status, out, _ = run("models", "--weights")
+    status, out, _ = run("models", "weights")
     assert status == 0
     assert "redimnet2-b6" in out
     assert out.count("yes") == 1

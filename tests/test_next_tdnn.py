@@ -12,7 +12,7 @@ from voxnest.foreign.description import Description
 from voxnest.foreign.next_tdnn import TRANSLATION
 from voxnest.hub import convert
 from voxnest.models.encoder import SpeakerEncoder
-from voxnest.models.next_tdnn import GlobalResponseNorm, build
+from voxnest.models.next_tdnn import FAMILY, GlobalResponseNorm
 from voxnest.zoo.cards.next_tdnn import CARDS
 from voxnest.zoo.counting import count_parameters, kept_counts
 
@@ -21,7 +21,7 @@ OFFICIAL: dict[str, Any] = {"in_chans": 24, "depths": [1] * 3, "dims": [8] * 3, 
 
 
 def small(**settings: Any) -> SpeakerEncoder:
-    return build("next-tdnn", {**SMALL, **settings})
+    return FAMILY.build({**SMALL, **settings})
 
 
 @pytest.mark.parametrize("name", ["c128-b3", "c256-b3", "light-c128-b3", "light-c256-b3"])
@@ -58,11 +58,11 @@ def test_a_lightning_file_loads_with_its_prefix_front_end_and_losses(golden: Pat
 def test_an_encoder_of_a_checkpoint_can_be_built_again_from_its_settings() -> None:
     arguments = {**OFFICIAL, "drop_path_rate": 0.1, "aggregation": "vap_bn_tanh_fc_bn"}
     settings = TRANSLATION.settings(Description("next-tdnn", arguments, {}))
-    encoder = build("next-tdnn", settings)
+    encoder = FAMILY.build(settings)
     assert encoder.config["light"] is True  # as in the official class where `block` is not given
     assert encoder.config["channels"] == 8
     assert encoder.config["kernel_sizes"] == (5,)
-    assert build("next-tdnn", encoder.config).config == encoder.config
+    assert FAMILY.build(encoder.config).config == encoder.config
     assert encoder.embedding_dim == 16
 
 

@@ -13,7 +13,7 @@ from voxnest.hub import convert
 from voxnest.models.blocks_1d import ACTIVATIONS
 from voxnest.models.encoder import SpeakerEncoder
 from voxnest.models.layers import BLOCKS_2D, GroupNorm
-from voxnest.models.redimnet2 import BLOCKS_1D, ReDimNet2, ReDimNet2Config, build
+from voxnest.models.redimnet2 import BLOCKS_1D, FAMILY, ReDimNet2, ReDimNet2Config
 
 SMALL: dict[str, Any] = {
     "bins": 24,
@@ -24,7 +24,7 @@ SMALL: dict[str, Any] = {
 
 
 def small(**settings: Any) -> SpeakerEncoder:
-    return build("redimnet2", {**SMALL, **settings})
+    return FAMILY.build({**SMALL, **settings})
 
 
 @pytest.mark.parametrize(

@@ -10,14 +10,14 @@ from voxnest.errors import CheckpointError, ConfigError
 from voxnest.hub import convert
 from voxnest.models.encoder import SpeakerEncoder
 from voxnest.models.pooling import POOLINGS
-from voxnest.models.resnet import build
+from voxnest.models.resnet import FAMILY
 from voxnest.models.resnet_blocks import BasicBlock, ConvNorm, simam
 from voxnest.zoo.cards.resnet import CARDS, SIZES
 from voxnest.zoo.counting import count_parameters
 
 
 def small(**settings: object) -> SpeakerEncoder:
-    return build("resnet34", {"bins": 24, "channels": 8, "blocks": (1, 1, 1, 1), "dims": (16,), **settings})
+    return FAMILY.build({"bins": 24, "channels": 8, "blocks": (1, 1, 1, 1), "dims": (16,), **settings})
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet293"])

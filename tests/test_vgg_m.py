@@ -5,7 +5,7 @@ import torch
 
 from voxnest.errors import AudioError, ConfigError
 from voxnest.models.encoder import SpeakerEncoder
-from voxnest.models.vgg_m import build
+from voxnest.models.vgg_m import FAMILY
 from voxnest.zoo.cards.vgg_m import CARDS
 from voxnest.zoo.counting import count_macs, count_parameters
 
@@ -23,7 +23,7 @@ PAPER = {  # layer: (channels, bins, frames) of its output for 3 s, as table 5 o
 
 @pytest.fixture(scope="module")
 def encoder() -> SpeakerEncoder:
-    return build("vgg-m", {}).eval()
+    return FAMILY.build({}).eval()
 
 
 def test_every_layer_has_the_size_that_the_paper_gives(encoder: SpeakerEncoder) -> None:
@@ -63,4 +63,4 @@ def test_a_longer_utterance_is_averaged_over_time(encoder: SpeakerEncoder) -> No
 @pytest.mark.parametrize("settings", [{"bins": 30}, {"bins": 600}, {"dims": ()}])
 def test_wrong_settings_are_config_errors(settings: dict[str, object]) -> None:
     with pytest.raises(ConfigError):
-        build("vgg-m", settings)
+        FAMILY.build(settings)

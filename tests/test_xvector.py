@@ -10,7 +10,7 @@ from torch.nn import functional as F
 import golden_files
 from voxnest.errors import AudioError, CheckpointError, ConfigError
 from voxnest.hub import convert
-from voxnest.models.xvector import CONTEXTS, build
+from voxnest.models.xvector import CONTEXTS, FAMILY
 
 SMALL: dict[str, Any] = {"bins": 20, "channels": 16, "out_channels": 24, "dims": (12,)}
 ARGUMENTS = {"feat_dim": 20, "hid_dim": 16, "stats_dim": 24, "embed_dim": 12, "pooling_func": "TSTP"}
@@ -69,7 +69,7 @@ def test_wrong_weights_and_arguments_are_named() -> None:
 
 
 def test_sixteen_frames_are_enough_and_fewer_are_refused() -> None:
-    encoder = build("small", SMALL).eval()
+    encoder = FAMILY.build(SMALL).eval()
     embedding = encoder.embed_features(torch.randn(1, 20, 16))
     assert isinstance(embedding, Tensor)
     assert embedding.isfinite().all()
@@ -79,4 +79,4 @@ def test_sixteen_frames_are_enough_and_fewer_are_refused() -> None:
 
 def test_unknown_embedding_is_refused() -> None:
     with pytest.raises(ConfigError, match="'a' or 'b'"):
-        build("small", {**SMALL, "embedding": "c"})
+        FAMILY.build({**SMALL, "embedding": "c"})

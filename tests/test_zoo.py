@@ -42,7 +42,7 @@ def test_picture_is_a_png_with_colours(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["file/zoo.png", "zoo.gif"])
 def test_command_names_the_file_that_it_cannot_write(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").write_text("")
-    command = [sys.executable, "-m", "voxnest", "models", "--plot", str(tmp_path / name)]
+    command = [sys.executable, "-m", "voxnest", "models", "plot", str(tmp_path / name)]
     shown = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert shown.returncode == 2
     assert shown.stderr.startswith(f"error: {tmp_path / name}: ")

@@ -37,14 +37,14 @@ Every architecture that voxnest builds, with what is published about it and what
 ![Error rates and costs](zoo.png)
 
 - *M params* and *GMACs* (multiply-accumulates from the features on, for 2 s of speech) are counted on the models built
-  here. `voxnest models --check` compares them with the published counts and says why they differ where they do.
+  here. `voxnest models check` compares them with the published counts and says why they differ where they do.
 - *EER* in percent on VoxCeleb1-O, E and H as published, in brackets with adaptive score normalisation. Nothing here was
   trained by us; the sources are below the table.
 - *ms* is the time that one core takes from the waveform of 3 s to its embedding, one at a time, in float32 and one
   thread; *RTF* is that as a part of the 3 s. Measured on {machine}.
   [results.md](results.md#architectures) compares these times with those of the reference implementations.
 
-This page is written by `python tools/zoo.py`; `voxnest models --plot zoo.png` draws the figure alone.
+This page is written by `python tools/zoo.py`; `voxnest models plot zoo.png` draws the figure alone.
 """
 
 

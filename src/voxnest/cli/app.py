@@ -10,6 +10,7 @@ import typer
 from voxnest import __version__
 from voxnest.cli.command import Command, Group
 from voxnest.cli.matryoshka import matryoshka
+from voxnest.cli.models import models
 
 app = typer.Typer(
     name="voxnest",
@@ -29,12 +30,12 @@ COMMANDS = {
     "evaluate": "Measure error rates of a model on a trial list.",
     "embed": "Write speaker embeddings of recordings to a file.",
     "verify": "Tell whether two recordings are of one speaker.",
-    "models": "List the models, or the published weights.",
     "download": "Fetch published weights ahead of use.",
     "config": "Print a training configuration to start from.",
 }
 for _name, _summary in COMMANDS.items():
     app.command(_name, cls=Command, short_help=_summary)(getattr(import_module(f"voxnest.cli.{_name}"), _name))
+app.add_typer(models, name="models")
 app.add_typer(matryoshka, name="matryoshka")
 
 

@@ -14,9 +14,7 @@ class Command(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """See click; a bare `--json` means standard output."""
-        if any(parameter.name == "json" for parameter in self.params):
-            args = with_json_file(args)
-        return super().parse_args(ctx, args)
+        return super().parse_args(ctx, with_json_file(args) if _takes_json(self) else args)
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """See click; newer typers put names of arguments in braces."""
@@ -25,6 +23,16 @@ class Command(TyperCommand):
 
 class Group(TyperGroup):
     """A group of commands, in the order in which they were added."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As of a `Command`.
+
+        Raises:
+            ConfigError: a command that is written as an option.
+        """
+        if args and args[0].startswith("--") and (name := args[0][2:]) in self.commands:
+            raise ConfigError(ctx.command_path, f"no such option {args[0]}", f"{ctx.command_path} {name}")
+        return super().parse_args(ctx, with_json_file(args) if _takes_json(self) else args)
 
     def list_commands(self, ctx: Any) -> list[str]:
         """See click."""
@@ -39,6 +47,10 @@ class Group(TyperGroup):
         if args and not args[0].startswith("-") and args[0] not in self.commands:
             raise ConfigError(ctx.command_path, f"no such command {args[0]!r}", one_of(args[0], self.commands))
         return super().resolve_command(ctx, args)
+
+
+def _takes_json(command: Any) -> bool:
+    return any(parameter.name == "json" for parameter in command.params)
 
 
 def with_json_file(words: Sequence[str]) -> list[str]:

@@ -6,7 +6,7 @@ import typer
 
 
 def download(
-    name: Annotated[str, typer.Argument(help="Of a model, such as redimnet-b2 (voxnest models --weights).")],
+    name: Annotated[str, typer.Argument(help="Of a model, such as redimnet-b2 (voxnest models weights).")],
     train_type: Annotated[
         str | None, typer.Option(help="ptn, ft_lm, ft_mix, ... [default: the model's recommended one]")
     ] = None,

@@ -3,7 +3,7 @@
 | status | meaning |
 | --- | --- |
 | 0 | done; `verify`: the same speaker |
-| 1 | the answer is no: `verify`: different speakers; `models --check`: an unexplained count |
+| 1 | the answer is no: `verify`: different speakers; `models check`: an unexplained count |
 | 2 | an error of any kind, in every command: nothing of ours exits 1 by accident |
 | 130, 143 | interrupted by Ctrl-C, by SIGTERM |
 

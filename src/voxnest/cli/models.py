@@ -2,57 +2,83 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from voxnest.cli.command import Command, Group
 from voxnest.cli.options import Json
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+models = typer.Typer(
+    cls=Group, help="List the models, published weights, counts; draw them.", invoke_without_command=True
+)
 
-def models(
-    weights: Annotated[bool, typer.Option("--weights", help="List the published weights instead.")] = False,
-    check: Annotated[bool, typer.Option("--check", help="Compare sizes and costs with the published ones.")] = False,
-    plot: Annotated[
-        Path | None, typer.Option("--plot", metavar="FILE", help="Draw error rates against costs (PNG, SVG, PDF).")
-    ] = None,
-    json: Json = None,
-) -> None:
-    """List the models, or the published weights.
 
-    Size and cost (for 2 s of speech) are as built here, error rates as published.
-
-    With --check the exit status is 1 if a count differs from the published one by more than 3% and nobody has said why.
-    """
-    from rich.console import Console
-
-    from voxnest.cli.results import give_json
+@models.callback()
+def _list(context: typer.Context, json: Json = None) -> None:
+    """List the models. Size and cost (for 2 s of speech) are as built here, error rates as published."""
     from voxnest.errors import ConfigError
-    from voxnest.files import check_output
 
-    if sum([weights, check, plot is not None]) > 1:
-        raise ConfigError("voxnest models", "several of --weights, --check and --plot", "one of them")
-    if plot is not None:
-        if json is not None:
-            raise ConfigError("voxnest models", "--plot and --json", "one of them")
-        _plot(plot)
-        return
-    if json is not None:
-        check_output(json, ".json")
-    rows, table, notes = _weights() if weights else _comparisons() if check else _models()
-    if not give_json(rows, json):
-        Console(highlight=False).print(table)
-        for note in notes:
-            print(note)
-    if check and not all(row["explained"] for row in rows):
+    if context.invoked_subcommand is None:
+        _give(_models, json)
+    elif json is not None:
+        command = f"voxnest models {context.invoked_subcommand}"
+        raise ConfigError(command, "--json before the command", f"{command} --json")
+
+
+@models.command(cls=Command)
+def weights(json: Json = None) -> None:
+    """List the published weights: names that stand for a model."""
+    _give(_weights, json)
+
+
+@models.command(cls=Command)
+def check(json: Json = None) -> None:
+    """Compare sizes and costs with the published ones.
+
+    The exit status is 1 if a count differs from the published one by more than 3% and nobody has said why.
+    """
+    if not all(row["explained"] for row in _give(_comparisons, json)):
         raise typer.Exit(1)
+
+
+@models.command(cls=Command)
+def plot(output: Annotated[Path, typer.Argument(metavar="FILE", help="A PNG, SVG or PDF.")]) -> None:
+    """Draw published error rates against costs."""
+    from voxnest.drawing import PICTURES
+    from voxnest.files import STANDARD_OUTPUT, check_output
+    from voxnest.zoo.picture import plot_models
+
+    check_output(output, *PICTURES)
+    drawn = plot_models(output)
+    if str(output) != STANDARD_OUTPUT:
+        print(f"{len(drawn)} models in {output}")
 
 
 Listing = tuple[list[dict[str, Any]], "Table", list[str]]
 """What --json gives, the same for people, and lines below it."""
+
+
+def _give(listing: Callable[[], Listing], json: Path | None) -> list[dict[str, Any]]:
+    """Print a listing, or write it where `--json` says; its rows."""
+    from rich.console import Console
+
+    from voxnest.cli.results import give_json
+    from voxnest.files import check_output
+
+    if json is not None:
+        check_output(json, ".json")
+    rows, table, notes = listing()
+    if not give_json(rows, json):
+        Console(highlight=False).print(table)
+        for note in notes:
+            print(note)
+    return rows
 
 
 def _models() -> Listing:
@@ -82,7 +108,7 @@ def _models() -> Listing:
     notes = [
         "O, E, H: EER in % on VoxCeleb1-O, E and H as published, without score",
         "normalisation; with it: docs/zoo.md, voxnest models --json.",
-        "Published weights: voxnest models --weights.",
+        "Published weights: voxnest models weights.",
     ]
     return rows, table, notes
 
@@ -100,7 +126,8 @@ def _comparisons() -> Listing:
         table.add_row(
             found.name,
             *(f"{found.parameters:.2f}", f"{found.published_parameters:g}", f"{parameters:+.1%}"),
-            *(f"{found.gmacs:.2f}", f"{found.published_gmacs:g}", f"{gmacs:+.1%}"),
+            f"{found.gmacs:.2f}",
+            *(("-", "") if gmacs is None else (f"{found.published_gmacs:g}", f"{gmacs:+.1%}")),
         )
         rows.append(
             {
@@ -108,7 +135,7 @@ def _comparisons() -> Listing:
                 "parameters": round(found.parameters * 1e6),
                 "published_parameters": round(found.published_parameters * 1e6),
                 "macs_2s": round(found.gmacs * 1e9),
-                "published_macs_2s": round(found.published_gmacs * 1e9),
+                "published_macs_2s": None if found.published_gmacs is None else round(found.published_gmacs * 1e9),
                 "differs": found.differs,
                 "explained": found.explained,
                 "note": found.note,
@@ -149,17 +176,6 @@ def _weights() -> Listing:
         f"Licences: {', '.join(licenses)}.",
     ]
     return rows, table, notes
-
-
-def _plot(path: Path) -> None:
-    from voxnest.drawing import PICTURES
-    from voxnest.files import STANDARD_OUTPUT, check_output
-    from voxnest.zoo.picture import plot_models
-
-    check_output(path, *PICTURES)
-    drawn = plot_models(path)
-    if str(path) != STANDARD_OUTPUT:
-        print(f"{len(drawn)} models in {path}")
 
 
 def _table(*columns: str, text: tuple[str, ...] = (), gap: int = 2) -> Table:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-MODEL_HELP = "A checkpoint or run folder, or a name of voxnest models --weights."
+MODEL_HELP = "A checkpoint or run folder, or a name of voxnest models weights."
 
 Model = Annotated[str, typer.Option("--model", "-m", metavar="MODEL", help=MODEL_HELP)]
 Dim = Annotated[

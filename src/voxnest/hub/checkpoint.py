@@ -37,7 +37,7 @@ DEFAULT_FILE = Path(__file__).parent / "default.safetensors"
 _FORMAT = 1
 _CLASSIFIER = "classifier."
 _DESCRIPTION = "what voxnest writes: format, name, config, thresholds, metadata"
-_EXPECTED = "a checkpoint such as runs/NAME/best.safetensors, or a name of `voxnest models --weights`"
+_EXPECTED = "a checkpoint such as runs/NAME/best.safetensors, or a name of `voxnest models weights`"
 _SUFFIXES = (".safetensors", *SUFFIXES)
 _IN_DIRECTORY = ("best.safetensors", "last.safetensors", "best.pt", "latest.pt")
 
@@ -231,7 +231,7 @@ def _file_in(source: str | Path) -> Path:
         return found[0]
     if not path.exists():
         if source in CARDS:
-            expected = "a name with published weights (voxnest models --weights)"
+            expected = "a name with published weights (voxnest models weights)"
             raise CheckpointError(path, "no such file, and no published weights", expected)
         raise CheckpointError(path, "no such file", f"{_nearest(source)}{_EXPECTED}")
     return path

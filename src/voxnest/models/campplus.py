@@ -7,16 +7,16 @@ Source: Wang et al., CAM++: A Fast and Efficient Network for Speaker Verificatio
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from voxnest.errors import ConfigError
-from voxnest.models.family import Family, FeatureSettings, Parts
+from voxnest.models.family import EncoderSettings, Family
 from voxnest.models.head import MatryoshkaProjection
 from voxnest.models.layers import BatchNorm, check_frames
+from voxnest.models.parts import Pooling
 from voxnest.models.pooling import create_pooling
 from voxnest.models.resnet_blocks import BasicBlock, ConvNorm, to_frames
 
@@ -34,7 +34,7 @@ _MIN_FRAMES = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class CAMPPlusConfig(FeatureSettings):
+class CAMPPlusConfig(EncoderSettings):
     """What makes one CAM++ differ from another. The defaults are those of wespeaker's and 3D-Speaker's classes.
 
     Attributes:
@@ -62,6 +62,14 @@ class CAMPPlusConfig(FeatureSettings):
                 raise ConfigError(name, str(getattr(self, name)), "a positive number")
         if len(self.layers) != len(_DILATIONS) or min(self.layers) < 1:
             raise ConfigError("layers", repr(list(self.layers)), "three positive numbers")
+
+    def make_pooling(self, channels: int) -> Pooling:
+        """See `EncoderSettings`."""
+        return create_pooling(self.pooling, channels, floor=self.variance_floor)
+
+    def make_head(self, in_features: int) -> MatryoshkaProjection:
+        """See `EncoderSettings`."""
+        return MatryoshkaProjection(in_features, self.dims, norm=False, bias=False, out_norm=True, out_affine=False)
 
 
 class NormReLU(BatchNorm):
@@ -179,7 +187,7 @@ class Front(nn.Module):
         super().__init__()
         channels = _FRONT_CHANNELS
         self.stem = ConvNorm(1, channels)
-        strides: Sequence[Any] = ((2, 1), 1, (2, 1), 1)
+        strides: Sequence[int | tuple[int, int]] = ((2, 1), 1, (2, 1), 1)
         self.blocks = nn.Sequential(*(BasicBlock(channels, channels, stride) for stride in strides))
         self.last = ConvNorm(channels, channels, stride=(2, 1))
         self.out_channels = channels * (bins // _FRONT_STRIDE)
@@ -197,7 +205,7 @@ class CAMPPlus(nn.Module):
         AudioError: in `forward`, for fewer than 3 frames.
     """
 
-    min_frames, frame_stride = _MIN_FRAMES, 2
+    min_frames, frame_stride, receptive_field = _MIN_FRAMES, 2, None
 
     def __init__(self, config: CAMPPlusConfig) -> None:
         super().__init__()
@@ -221,15 +229,4 @@ class CAMPPlus(nn.Module):
         return result
 
 
-def assemble(config: CAMPPlusConfig) -> Parts:
-    """The parts of an encoder with a CAM++ backbone."""
-    backbone = CAMPPlus(config)
-    pooling: Any = create_pooling(config.pooling, backbone.out_channels, floor=config.variance_floor)
-    head = MatryoshkaProjection(
-        pooling.out_channels, config.dims, norm=False, bias=False, out_norm=True, out_affine=False
-    )
-    return Parts(config.make_frontend(min_frames=backbone.min_frames), backbone, pooling, head)
-
-
-FAMILY = Family("campplus", CAMPPlusConfig, assemble)
-build = FAMILY.labelled
+FAMILY = Family("campplus", CAMPPlusConfig, CAMPPlus)

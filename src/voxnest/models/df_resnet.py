@@ -17,14 +17,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from voxnest.errors import ConfigError
-from voxnest.models.family import Family, FeatureSettings, Parts
+from voxnest.models.family import Family
 from voxnest.models.layers import check_frames
-from voxnest.models.resnet import around
-from voxnest.models.resnet_blocks import ConvNorm, InvertedBottleneck, to_frames
+from voxnest.models.parts import receptive_field
+from voxnest.models.resnet_blocks import ConvNorm, InvertedBottleneck, ResidualSettings, to_frames
 
 
 @dataclass(frozen=True, kw_only=True)
-class DFResNetConfig(FeatureSettings):
+class DFResNetConfig(ResidualSettings):
     """What makes one DF-ResNet differ from another. The defaults are those of Gemini DF-ResNet114.
 
     Attributes:
@@ -32,16 +32,12 @@ class DFResNetConfig(FeatureSettings):
         blocks: how many each stage has.
         strides: of each stage's down-sampling layer, over bins and frames; (1, 1) for a stage without one.
         kernel_size: of the down-sampling layers, 2 or 3.
-        pooling: see `voxnest.models.pooling`.
-        hidden_layer: see `voxnest.models.resnet.HiddenLayer`.
     """
 
     channels: Sequence[int] = (32, 64, 128, 256)
     blocks: Sequence[int] = (3, 3, 27, 3)
     strides: Sequence[tuple[int, int]] = ((2, 1), (2, 2), (2, 1), (2, 1))
     kernel_size: int = 3
-    pooling: str = "TSTP"
-    hidden_layer: bool = False
     dims: Sequence[int] = (256,)
 
     def __post_init__(self) -> None:
@@ -72,6 +68,7 @@ class DFResNet(nn.Module):
         self.stem = ConvNorm(1, config.channels[0])
         self.downsampling, self.stages = nn.ModuleList(), nn.ModuleList()
         bins, channels = config.bins, config.channels[0]
+        layers = [(3, 1, 1)]
         for width, count, stride in zip(config.channels, config.blocks, config.strides, strict=True):
             over_bins, over_frames = stride
             unchanged = over_bins == over_frames == 1 and width == channels
@@ -81,11 +78,14 @@ class DFResNet(nn.Module):
                 else ConvNorm(channels, width, config.kernel_size, stride=(over_bins, over_frames))
             )
             self.stages.append(nn.Sequential(*(InvertedBottleneck(width) for _ in range(count))))
+            layers += [] if unchanged else [(config.kernel_size, over_frames, 1)]
+            layers += [(3, 1, 1)] * count
             bins = bins // over_bins if config.kernel_size == 2 else -(-bins // over_bins)
             channels = width
         shrink = math.prod(over_frames for _, over_frames in config.strides)
         self.frame_stride = shrink
         self.min_frames = 2 * shrink if config.kernel_size == 2 else shrink + 1
+        self.receptive_field = receptive_field(layers)
         self.out_channels = channels * bins
 
     def forward(self, features: Tensor) -> Tensor:
@@ -98,10 +98,4 @@ class DFResNet(nn.Module):
         return to_frames(x)
 
 
-def assemble(config: DFResNetConfig) -> Parts:
-    """The parts of an encoder with a DF-ResNet backbone."""
-    return around(config, DFResNet(config))
-
-
-FAMILY = Family("df-resnet", DFResNetConfig, assemble)
-build = FAMILY.labelled
+FAMILY = Family("df-resnet", DFResNetConfig, DFResNet)

@@ -7,22 +7,22 @@ checkpoints `voxnest.foreign.ecapa` translates.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from voxnest.errors import ConfigError, one_of
 from voxnest.models.attentive_pooling import ChannelAttentivePooling
-from voxnest.models.family import Family, FeatureSettings, Parts
+from voxnest.models.family import EncoderSettings, Family
 from voxnest.models.head import MatryoshkaProjection
 from voxnest.models.layers import check_frames
+from voxnest.models.parts import Pooling
 from voxnest.models.pooling import POOLINGS, create_pooling
 from voxnest.models.tdnn import SERes2NetBlock, TDNNBlock
 
 
 @dataclass(frozen=True, kw_only=True)
-class ECAPAConfig(FeatureSettings):
+class ECAPAConfig(EncoderSettings):
     """What makes one ECAPA-TDNN differ from another. The defaults are wespeaker's with global context, C = 512.
 
     Attributes:
@@ -74,11 +74,21 @@ class ECAPAConfig(FeatureSettings):
             return 2
         return 1 + max(size // 2 * step for size, step in zip(self.kernel_sizes, self.dilations, strict=True))
 
+    def make_pooling(self, channels: int) -> Pooling:
+        """See `EncoderSettings`."""
+        if self.pooling == "CAS":
+            return ChannelAttentivePooling(channels, self.attention_channels, global_context=self.global_context)
+        return create_pooling(self.pooling, channels, global_context=self.global_context)
+
+    def make_head(self, in_features: int) -> MatryoshkaProjection:
+        """See `EncoderSettings`."""
+        return MatryoshkaProjection(in_features, self.dims, out_norm=self.out_norm)
+
 
 class ECAPATDNN(nn.Module):
     """The backbone: features `[batch, bins, frames]` to `[batch, frames, out_channels]`."""
 
-    frame_stride = 1
+    frame_stride, receptive_field = 1, None
 
     def __init__(self, config: ECAPAConfig) -> None:
         super().__init__()
@@ -120,16 +130,4 @@ class ECAPATDNN(nn.Module):
         return self.aggregate(torch.cat(outputs, dim=-1))
 
 
-def assemble(config: ECAPAConfig) -> Parts:
-    """The parts of an encoder with an ECAPA-TDNN backbone."""
-    pooling: Any = (
-        ChannelAttentivePooling(config.out_channels, config.attention_channels, global_context=config.global_context)
-        if config.pooling == "CAS"
-        else create_pooling(config.pooling, config.out_channels, global_context=config.global_context)
-    )
-    head = MatryoshkaProjection(pooling.out_channels, config.dims, out_norm=config.out_norm)
-    return Parts(config.make_frontend(min_frames=config.min_frames), ECAPATDNN(config), pooling, head)
-
-
-FAMILY = Family("ecapa", ECAPAConfig, assemble)
-build = FAMILY.labelled
+FAMILY = Family("ecapa", ECAPAConfig, ECAPATDNN)

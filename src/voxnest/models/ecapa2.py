@@ -15,14 +15,14 @@ from torch.nn import functional as F
 
 from voxnest.errors import ConfigError
 from voxnest.models.attentive_pooling import ChannelAttentivePooling
-from voxnest.models.family import Family, FeatureSettings, Parts
-from voxnest.models.head import MatryoshkaProjection
+from voxnest.models.family import EncoderSettings, Family
 from voxnest.models.layers import BatchNorm, FrequencySqueezeExcitation, check_frames
+from voxnest.models.parts import Pooling
 from voxnest.models.tdnn import SERes2NetBlock, TDNNBlock
 
 
 @dataclass(frozen=True, kw_only=True)
-class ECAPA2Config(FeatureSettings):
+class ECAPA2Config(EncoderSettings):
     """What makes one ECAPA2 differ from another. The defaults give the published size within 2%.
 
     Attributes:
@@ -61,6 +61,10 @@ class ECAPA2Config(FeatureSettings):
         divisor = 2 ** (len(self.local_channels) - 1)
         if self.bins % divisor:
             raise ConfigError("bins", str(self.bins), f"a multiple of {divisor}: every stage but the first halves them")
+
+    def make_pooling(self, channels: int) -> Pooling:
+        """See `EncoderSettings`."""
+        return ChannelAttentivePooling(channels, self.attention_channels)
 
 
 class LocalConv(nn.Conv2d):
@@ -130,7 +134,7 @@ class LocalBlock(nn.Module):
 class ECAPA2(nn.Module):
     """The backbone: features `[batch, bins, frames]` to `[batch, frames, out_channels]`."""
 
-    frame_stride = 1
+    frame_stride, receptive_field = 1, None
 
     def __init__(self, config: ECAPA2Config) -> None:
         super().__init__()
@@ -168,13 +172,4 @@ class ECAPA2(nn.Module):
         return self.expand(self.context(self.reduce(x.flatten(2))))
 
 
-def assemble(config: ECAPA2Config) -> Parts:
-    """The parts of an encoder with an ECAPA2 backbone."""
-    backbone = ECAPA2(config)
-    pooling = ChannelAttentivePooling(config.out_channels, config.attention_channels)
-    head = MatryoshkaProjection(pooling.out_channels, config.dims)
-    return Parts(config.make_frontend(min_frames=backbone.min_frames), backbone, pooling, head)
-
-
-FAMILY = Family("ecapa2", ECAPA2Config, assemble)
-build = FAMILY.labelled
+FAMILY = Family("ecapa2", ECAPA2Config, ECAPA2)

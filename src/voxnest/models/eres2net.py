@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from voxnest.errors import ConfigError
-from voxnest.models.family import Family, FeatureSettings, Parts
+from voxnest.models.family import Family
 from voxnest.models.layers import check_frames
-from voxnest.models.resnet import around
-from voxnest.models.resnet_blocks import ConvNorm, Residual, to_frames
+from voxnest.models.parts import receptive_field
+from voxnest.models.resnet_blocks import ConvNorm, Residual, ResidualSettings, to_frames
 
 _STRIDES = (1, 2, 2, 2)
 _FUSING_STAGES = (2, 3)
@@ -30,7 +30,7 @@ _MIN_FRAMES = 9
 
 
 @dataclass(frozen=True, kw_only=True)
-class ERes2NetConfig(FeatureSettings):
+class ERes2NetConfig(ResidualSettings):
     """What makes one ERes2Net differ from another. The defaults are those of the base size.
 
     Attributes:
@@ -40,9 +40,6 @@ class ERes2NetConfig(FeatureSettings):
         scale: parts of a block.
         expansion: output channels per channel of the stage.
         fuse_from: the first of the stages (from 1) whose outputs are fused: 1 in ERes2Net, 3 in ERes2NetV2.
-        pooling: see `voxnest.models.pooling`.
-        variance_floor: added to the variances that "TSTP" takes the roots of; 1e-8 in 3D-Speaker.
-        hidden_layer: with a further linear layer between pooling and embedding; see `HiddenLayer`.
     """
 
     channels: int = 32
@@ -51,9 +48,6 @@ class ERes2NetConfig(FeatureSettings):
     scale: int = 2
     expansion: int = 2
     fuse_from: int = 1
-    pooling: str = "TSTP"
-    variance_floor: float = 1e-7
-    hidden_layer: bool = False
 
     def __post_init__(self) -> None:
         for name in ("bins", "channels", "width", "expansion"):
@@ -148,7 +142,7 @@ class ERes2Net(nn.Module):
         self.stem = ConvNorm(1, config.channels)
         self.stages = nn.ModuleList()
         in_channels, bins = config.channels, config.bins
-        widths = []
+        widths, layers = [], [(3, 1, 1)]
         for index, (count, stride) in enumerate(zip(config.blocks, _STRIDES, strict=True)):
             out_channels, part = config.channels * 2**index * config.expansion, config.part_channels(index)
             stage = nn.Sequential()
@@ -164,6 +158,9 @@ class ERes2Net(nn.Module):
                 stage.append(block)
                 in_channels = out_channels
             self.stages.append(stage)
+            # A block sees most by way of all its parts, one after the other.
+            block_layers = [(3, 1, 1)] * config.scale
+            layers += [(1, stride, 1), *block_layers * count]
             widths.append(out_channels)
             bins = -(-bins // stride)
         fused = widths[config.fuse_from - 1 :]
@@ -171,6 +168,7 @@ class ERes2Net(nn.Module):
             nn.Conv2d(below, above, 3, stride=2, padding=1, bias=False) for below, above in pairwise(fused)
         )
         self.fusions = nn.ModuleList(AttentionalFusion(width) for width in fused[1:])
+        self.receptive_field = receptive_field(layers)
         self.out_channels = widths[-1] * bins
 
     def forward(self, features: Tensor) -> Tensor:
@@ -187,10 +185,4 @@ class ERes2Net(nn.Module):
         return to_frames(fused)
 
 
-def assemble(config: ERes2NetConfig) -> Parts:
-    """The parts of an encoder with an ERes2Net backbone."""
-    return around(config, ERes2Net(config), floor=config.variance_floor)
-
-
-FAMILY = Family("eres2net", ERes2NetConfig, assemble)
-build = FAMILY.labelled
+FAMILY = Family("eres2net", ERes2NetConfig, ERes2Net)

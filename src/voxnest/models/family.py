@@ -6,7 +6,7 @@ Settings are checked once for all families, before any memory is taken.
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 import torch
 from torch import nn
@@ -17,6 +17,7 @@ from voxnest.frontends import Frontend, SpecAugment, create_frontend
 from voxnest.frontends.options import check_options
 from voxnest.models.encoder import SpeakerEncoder
 from voxnest.models.head import MatryoshkaProjection
+from voxnest.models.parts import Backbone, Pooling
 
 MOST_WEIGHTS = 2**28
 """The largest network that is built, in numbers: 1 GiB. The largest that was published has 67 million."""
@@ -26,29 +27,11 @@ MALFORMED = (ArithmeticError, AssertionError, AttributeError, LookupError, Runti
 """What code raises that is given what it was not written for."""
 
 
-class Backbone(Protocol):
-    """What every backbone is: an `nn.Module` of features `[batch, bins, frames]` to `[batch, frames', out_channels]`.
-
-    Attributes:
-        out_channels: of its output.
-        min_frames: the fewest frames it takes.
-        frame_stride: frames that one of the output stands for: frames' is frames / frame_stride, less the edges.
-    """
-
-    out_channels: int
-    min_frames: int
-    frame_stride: int
-
-
-class Pooling(Protocol):
-    """What every pooling is: an `nn.Module` of `[batch, frames, channels]` to `[batch, out_channels]`."""
-
-    out_channels: int
-
-
 @dataclass(frozen=True, kw_only=True)
-class FeatureSettings:
-    """What an encoder hears: part of the configuration of every family.
+class EncoderSettings:
+    """What the configuration of every family has: what an encoder hears, and how its parts but the backbone are made.
+
+    A family overrides `make_pooling`, and what else it needs differently.
 
     Attributes:
         bins: features per frame.
@@ -75,6 +58,17 @@ class FeatureSettings:
             options["spec_augment"] = masks
         return create_frontend(self.frontend, self.bins, **options)
 
+    def make_pooling(self, channels: int) -> Pooling:
+        """The pooling of a backbone's output."""
+        raise NotImplementedError
+
+    def make_head(self, in_features: int) -> MatryoshkaProjection:
+        """The head on the pooling's output."""
+        return MatryoshkaProjection(in_features, self.dims)
+
+
+Config = TypeVar("Config", bound=EncoderSettings)
+
 
 class Parts(NamedTuple):
     """What an encoder is made of; backbone and pooling are also what `Backbone` and `Pooling` say."""
@@ -86,18 +80,18 @@ class Parts(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Family:
+class Family(Generic[Config]):
     """A family of networks.
 
     Attributes:
         architecture: what it is called, in checkpoints too.
-        config_type: a dataclass, with `FeatureSettings`.
-        assemble: makes the parts of an encoder from a configuration.
+        config_type: its configuration, a dataclass.
+        backbone: makes the network from a configuration.
     """
 
     architecture: str
-    config_type: type[Any]
-    assemble: Callable[[Any], Parts]
+    config_type: type[Config]
+    backbone: Callable[[Config], Backbone]
 
     @property
     def settings(self) -> list[str]:
@@ -129,9 +123,13 @@ class Family:
         described = dataclasses.asdict(config)
         return SpeakerEncoder(*parts, architecture=self.architecture, name=name, config=described)
 
-    def labelled(self, name: str, settings: Mapping[str, Any]) -> SpeakerEncoder:
-        """As `build`, the label first."""
-        return self.build(settings, name)
+    def assemble(self, config: Config) -> Parts:
+        """The parts of an encoder, untrained."""
+        backbone = self.backbone(config)
+        pooling = config.make_pooling(backbone.out_channels)
+        head = config.make_head(pooling.out_channels)
+        frontend = config.make_frontend(min_frames=backbone.min_frames)
+        return Parts(frontend, cast(nn.Module, backbone), cast(nn.Module, pooling), head)
 
 
 class _Limits(TorchFunctionMode):

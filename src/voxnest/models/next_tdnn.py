@@ -13,16 +13,17 @@ from torch.nn import functional as F
 
 from voxnest.errors import ConfigError
 from voxnest.models.attentive_pooling import NormalizedAttentivePooling
-from voxnest.models.family import Family, FeatureSettings, Parts
+from voxnest.models.family import EncoderSettings, Family
 from voxnest.models.head import MatryoshkaProjection
 from voxnest.models.layers import TimeConv, check_frames
+from voxnest.models.parts import Pooling
 
 STEM_KERNEL = 4
 """In frames; the stem has no padding, so that this is also the shortest input."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class NeXtTDNNConfig(FeatureSettings):
+class NeXtTDNNConfig(EncoderSettings):
     """What makes one NeXt-TDNN differ from another.
 
     Attributes:
@@ -49,6 +50,14 @@ class NeXtTDNNConfig(FeatureSettings):
         parts = len(self.kernel_sizes)
         if self.channels < 1 or self.channels % parts or self.channels * len(self.blocks) < 8:
             raise ConfigError("channels", str(self.channels), f"a multiple of {parts} kernel sizes, 8 in all stages")
+
+    def make_pooling(self, channels: int) -> Pooling:
+        """See `EncoderSettings`."""
+        return NormalizedAttentivePooling(channels, channels // 8)
+
+    def make_head(self, in_features: int) -> MatryoshkaProjection:
+        """See `EncoderSettings`."""
+        return MatryoshkaProjection(in_features, self.dims, out_norm=True)
 
 
 class MultiScaleConv(nn.Module):
@@ -113,7 +122,7 @@ class NeXtBlock(nn.Module):
 class NeXtTDNN(nn.Module):
     """The backbone: features `[batch, bins, frames]` to `[batch, frames - 3, stages * channels]`."""
 
-    min_frames, frame_stride = STEM_KERNEL, 1
+    min_frames, frame_stride, receptive_field = STEM_KERNEL, 1, None
 
     def __init__(self, config: NeXtTDNNConfig) -> None:
         super().__init__()
@@ -148,13 +157,4 @@ class NeXtTDNN(nn.Module):
         return self.norm(self.mix(torch.cat(maps, dim=-1)))
 
 
-def assemble(config: NeXtTDNNConfig) -> Parts:
-    """The parts of an encoder with a NeXt-TDNN backbone."""
-    backbone = NeXtTDNN(config)
-    pooling = NormalizedAttentivePooling(backbone.out_channels, backbone.out_channels // 8)
-    head = MatryoshkaProjection(pooling.out_channels, config.dims, out_norm=True)
-    return Parts(config.make_frontend(min_frames=backbone.min_frames), backbone, pooling, head)
-
-
-FAMILY = Family("next-tdnn", NeXtTDNNConfig, assemble)
-build = FAMILY.labelled
+FAMILY = Family("next-tdnn", NeXtTDNNConfig, NeXtTDNN)

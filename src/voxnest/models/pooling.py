@@ -4,6 +4,8 @@ Every pooling maps `[batch, frames, channels]` to `[batch, out_channels]`, in fl
 Source of the names and formulas: wespeaker's pooling layers, which the official ReDimNet also uses.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -16,6 +18,7 @@ from voxnest.models.attentive_pooling import (
     RectifiedAttentivePooling,
 )
 from voxnest.models.layers import mean_and_variance
+from voxnest.models.parts import Pooling
 
 
 class TemporalAveragePooling(nn.Module):
@@ -86,10 +89,10 @@ class HiddenLayer(nn.Module):
         width: of the layer.
     """
 
-    def __init__(self, pooling: nn.Module, width: int) -> None:
+    def __init__(self, pooling: Pooling, width: int) -> None:
         super().__init__()
         self.pooling, self.out_channels = pooling, width
-        self.linear = nn.Linear(pooling.out_channels, width)  # type: ignore[arg-type]
+        self.linear = nn.Linear(pooling.out_channels, width)
         self.norm = nn.BatchNorm1d(width, affine=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -98,7 +101,7 @@ class HiddenLayer(nn.Module):
         return result
 
 
-POOLINGS = {
+POOLINGS: dict[str, Callable[[int], Pooling]] = {
     "TAP": TemporalAveragePooling,
     "TMAP": TemporalMaxAveragePooling,
     "TSDP": TemporalDeviationPooling,
@@ -110,7 +113,7 @@ POOLINGS = {
 }
 
 
-def create_pooling(name: str, channels: int, *, global_context: bool = False, floor: float | None = None) -> nn.Module:
+def create_pooling(name: str, channels: int, *, global_context: bool = False, floor: float | None = None) -> Pooling:
     """The pooling that the field calls `name`; one of `POOLINGS`.
 
     Args:

@@ -11,10 +11,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from voxnest.errors import ConfigError, one_of
+from voxnest.frontends import Frontend
 from voxnest.models.blocks_1d import TimeContext
-from voxnest.models.family import Family, FeatureSettings, Parts
+from voxnest.models.family import EncoderSettings, Family
 from voxnest.models.head import MatryoshkaProjection
 from voxnest.models.layers import BatchNorm, TimeFrequencyConv, WeightedSum, create_block_2d
+from voxnest.models.parts import Pooling
 from voxnest.models.pooling import create_pooling
 
 Stage = tuple[int, int, int, int | None]
@@ -25,7 +27,46 @@ BLOCKS_1D = ("fc", "conv", "att", "conv+att")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReDimNetConfig(FeatureSettings):
+class ReDimSettings(EncoderSettings):
+    """What the generations of ReDimNet have in common around the backbone.
+
+    Attributes:
+        previous_maps: for a sub-network, how many maps of another backbone it goes on from; 0 starts from features.
+        hop_length: of the front end, in samples.
+        pooling: see `voxnest.models.pooling`.
+        global_context: attentive pooling that sees the whole utterance's statistics.
+        out_norm: batch normalisation of the embedding.
+    """
+
+    bins: int = 72
+    previous_maps: int = 0
+    hop_length: int = 160
+    frontend: str = "mel"
+    pooling: str = "ASTP"
+    global_context: bool = False
+    out_norm: bool = False
+
+    def make_frontend(self, **options: Any) -> Frontend:
+        """See `EncoderSettings`.
+
+        Raises:
+            ConfigError: for `previous_maps`: a sub-network is a backbone without waveform.
+        """
+        if self.previous_maps:
+            raise ConfigError("previous_maps", str(self.previous_maps), "0 in an encoder (build the backbone alone)")
+        return super().make_frontend(hop_length=self.hop_length, **options)
+
+    def make_pooling(self, channels: int) -> Pooling:
+        """See `EncoderSettings`."""
+        return create_pooling(self.pooling, channels, global_context=self.global_context)
+
+    def make_head(self, in_features: int) -> MatryoshkaProjection:
+        """See `EncoderSettings`."""
+        return MatryoshkaProjection(in_features, self.dims, out_norm=self.out_norm)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReDimNetConfig(ReDimSettings):
     """What makes one ReDimNet differ from another. The defaults are those of the official class.
 
     Attributes:
@@ -36,14 +77,8 @@ class ReDimNetConfig(FeatureSettings):
         group_divisor: channels per group of the 2-D convolutions; None for ordinary convolutions.
         out_channels: channels after a last pointwise convolution; None for bins * channels and no such layer.
         aggregation_dropout: on the output of every stage, in training.
-        previous_maps: for a sub-network, how many maps of another backbone it goes on from; 0 starts from features.
-        hop_length: of the front end, in samples.
-        pooling: see `voxnest.models.pooling`.
-        global_context: attentive pooling that sees the whole utterance's statistics.
-        out_norm: batch normalisation of the embedding.
     """
 
-    bins: int = 72
     channels: int = 16
     stages: Sequence[Stage] = (
         (1, 2, 1, 12),
@@ -58,12 +93,6 @@ class ReDimNetConfig(FeatureSettings):
     group_divisor: int | None = 4
     out_channels: int | None = None
     aggregation_dropout: float = 0.0
-    previous_maps: int = 0
-    hop_length: int = 160
-    frontend: str = "mel"
-    pooling: str = "ASTP"
-    global_context: bool = False
-    out_norm: bool = False
 
     def __post_init__(self) -> None:
         if self.block_1d not in BLOCKS_1D:
@@ -147,7 +176,7 @@ class ReDimNet(nn.Module):
     of the features.
     """
 
-    min_frames, frame_stride = 2, 1
+    min_frames, frame_stride, receptive_field = 2, 1, None
 
     def __init__(self, config: ReDimNetConfig) -> None:
         super().__init__()
@@ -203,24 +232,4 @@ class MapsStem(nn.Module):
         return self.conv(self.weigh(maps).unflatten(-1, self.shape))
 
 
-def assemble(config: ReDimNetConfig) -> Parts:
-    """The parts of an encoder with a ReDimNet backbone.
-
-    Raises:
-        ConfigError: for `previous_maps`: a sub-network is a backbone without waveform.
-    """
-    return around(config, ReDimNet(config))
-
-
-def around(config: Any, backbone: Any, **frontend_options: Any) -> Parts:
-    """Front end, pooling and head around the backbone of one of the ReDimNet generations."""
-    if config.previous_maps:
-        raise ConfigError("previous_maps", str(config.previous_maps), "0 in an encoder (build the backbone alone)")
-    frontend = config.make_frontend(hop_length=config.hop_length, **frontend_options)
-    pooling: Any = create_pooling(config.pooling, backbone.out_channels, global_context=config.global_context)
-    head = MatryoshkaProjection(pooling.out_channels, config.dims, out_norm=config.out_norm)
-    return Parts(frontend, backbone, pooling, head)
-
-
-FAMILY = Family("redimnet", ReDimNetConfig, assemble)
-build = FAMILY.labelled
+FAMILY = Family("redimnet", ReDimNetConfig, ReDimNet)

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from voxnest.errors import ConfigError, one_of
+from voxnest.frontends import Frontend
 from voxnest.models.blocks_1d import CONTEXTS, AttentionSettings, FrequencyMixer, TimeContext
-from voxnest.models.family import Family, FeatureSettings, Parts
+from voxnest.models.family import Family
 from voxnest.models.layers import (
     BLOCKS_2D,
     BatchNorm,
@@ -24,7 +25,7 @@ from voxnest.models.layers import (
     check_frames,
     create_block_2d,
 )
-from voxnest.models.redimnet import MapsStem, around
+from voxnest.models.redimnet import MapsStem, ReDimSettings
 
 Stage = tuple[Sequence[int], int, float, Sequence[Sequence[int]], int | None]
 """Strides (frequency, time), number of 2-D blocks, channel expansion, kernel sizes (frequency, time) of each 2-D block,
@@ -40,7 +41,7 @@ rotary positions, "sdwm_" inside a `FrequencyMixer`."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReDimNet2Config(FeatureSettings):
+class ReDimNet2Config(ReDimSettings):
     """What makes one ReDimNet2 differ from another.
 
     Attributes:
@@ -56,16 +57,10 @@ class ReDimNet2Config(FeatureSettings):
         attention: fields of `voxnest.models.blocks_1d.AttentionSettings`.
         out_channels: channels after a last pointwise convolution; None for bins * channels and no such layer.
         mix_2d: that convolution sees the 2-D view, each bin by itself; `out_channels` counts per bin then.
-        previous_maps: for a sub-network, how many maps of another backbone it goes on from; 0 starts from features.
         skip_frames: left out at the beginning by the pooling.
         pad_right: silent samples put after each waveform.
-        hop_length: of the front end, in samples.
-        pooling: see `voxnest.models.pooling`.
-        global_context: attentive pooling that sees the whole utterance's statistics.
-        out_norm: batch normalisation of the embedding.
     """
 
-    bins: int = 72
     channels: int = 24
     stages: Sequence[Stage] = (
         ((1, 1), 2, 4, ((3, 3),), 24),
@@ -85,15 +80,10 @@ class ReDimNet2Config(FeatureSettings):
     attention: Mapping[str, Any] = field(default_factory=dict)
     out_channels: int | None = None
     mix_2d: bool = False
-    previous_maps: int = 0
     skip_frames: int = 0
     pad_right: int = 0
-    hop_length: int = 160
-    frontend: str = "mel"
     frontend_options: Mapping[str, Any] = field(default_factory=lambda: {"normalize_signal": True})
-    pooling: str = "ASTP"
     global_context: bool = True
-    out_norm: bool = False
 
     def __post_init__(self) -> None:
         if self.block_1d not in BLOCKS_1D:
@@ -124,6 +114,10 @@ class ReDimNet2Config(FeatureSettings):
     def time_stride(self) -> int:
         """By how much the last stage has reduced time."""
         return math.prod(stage[0][1] for stage in self.stages)
+
+    def make_frontend(self, **options: Any) -> Frontend:
+        """See `EncoderSettings`."""
+        return super().make_frontend(pad_right=self.pad_right, **options)
 
 
 class PatchConv(nn.Conv2d):
@@ -242,6 +236,7 @@ class ReDimNet2(nn.Module):
     maps of an earlier backbone (see `all_maps`) in place of the features.
     """
 
+    receptive_field = None
     frame_stride = 1  # what strides take of time is put back before the maps are weighed
 
     def __init__(self, config: ReDimNet2Config) -> None:
@@ -296,11 +291,4 @@ class ReDimNet2(nn.Module):
         return [*maps, self.weigh(maps)]
 
 
-def assemble(config: ReDimNet2Config) -> Parts:
-    """The parts of an encoder with a ReDimNet2 backbone."""
-    backbone = ReDimNet2(config)
-    return around(config, backbone, pad_right=config.pad_right, min_frames=backbone.min_frames)
-
-
-FAMILY = Family("redimnet2", ReDimNet2Config, assemble)
-build = FAMILY.labelled
+FAMILY = Family("redimnet2", ReDimNet2Config, ReDimNet2)

@@ -6,23 +6,22 @@ Source: Zeinali et al., BUT System Description to VoxSRC 2019 (arXiv 1910.12592)
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from voxnest.errors import ConfigError, one_of
-from voxnest.models.family import Family, FeatureSettings, Parts
-from voxnest.models.head import MatryoshkaProjection
+from voxnest.models.family import Family
 from voxnest.models.layers import check_frames
-from voxnest.models.pooling import HiddenLayer, create_pooling
+from voxnest.models.parts import receptive_field
 from voxnest.models.resnet_blocks import (
     BasicBlock,
     Bottleneck,
     ConvNorm,
     Res2NetBlock,
     Residual,
+    ResidualSettings,
     SimAMBlock,
     to_frames,
 )
@@ -41,22 +40,18 @@ _MIN_FRAMES = 9
 
 
 @dataclass(frozen=True, kw_only=True)
-class ResNetConfig(FeatureSettings):
+class ResNetConfig(ResidualSettings):
     """What makes one ResNet differ from another. The defaults are those of ResNet34.
 
     Attributes:
         channels: of the first stage; every further one has twice as many.
         blocks: how many each of the four stages has.
         block: one of `BLOCKS`.
-        pooling: see `voxnest.models.pooling`.
-        hidden_layer: with a further linear layer between pooling and embedding; see `HiddenLayer`.
     """
 
     channels: int = 32
     blocks: Sequence[int] = (3, 4, 6, 3)
     block: str = "basic"
-    pooling: str = "TSTP"
-    hidden_layer: bool = False
     dims: Sequence[int] = (256,)
 
     def __post_init__(self) -> None:
@@ -85,13 +80,17 @@ class ResNet(nn.Module):
         self.stem = ConvNorm(1, config.channels)
         self.stages = nn.Sequential()
         bins, channels = config.bins, config.channels
+        layers = [(3, 1, 1)]
         for index, (count, stride) in enumerate(zip(config.blocks, _STRIDES, strict=True)):
             width = config.channels * 2**index
             blocks = [block(channels, width, stride)]
             channels = width * block.expansion
             blocks += [block(channels, width, 1) for _ in range(count - 1)]
             self.stages.append(nn.Sequential(*blocks))
+            for step in (stride, *[1] * (count - 1)):
+                layers += [(size, 1 if later else step, 1) for later, size in enumerate(block.kernel_sizes)]
             bins = -(-bins // stride)
+        self.receptive_field = None if block is SimAMBlock else receptive_field(layers)
         self.out_channels = channels * bins
 
     def forward(self, features: Tensor) -> Tensor:
@@ -101,19 +100,4 @@ class ResNet(nn.Module):
         return to_frames(self.stages(x.contiguous(memory_format=torch.channels_last)))
 
 
-def assemble(config: ResNetConfig) -> Parts:
-    """The parts of an encoder with a ResNet backbone."""
-    return around(config, ResNet(config))
-
-
-def around(config: Any, backbone: Any, *, floor: float | None = None) -> Parts:
-    """Front end, pooling (with the `floor` of `create_pooling`) and head around a 2-D backbone."""
-    pooling: Any = create_pooling(config.pooling, backbone.out_channels, floor=floor)
-    if config.hidden_layer:
-        pooling = HiddenLayer(pooling, max(config.dims))
-    head = MatryoshkaProjection(pooling.out_channels, config.dims, norm=False)
-    return Parts(config.make_frontend(min_frames=backbone.min_frames), backbone, pooling, head)
-
-
-FAMILY = Family("resnet", ResNetConfig, assemble)
-build = FAMILY.labelled
+FAMILY = Family("resnet", ResNetConfig, ResNet)

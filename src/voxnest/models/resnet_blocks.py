@@ -5,9 +5,43 @@ ones, need no reordering. In eval mode a batch normalisation is part of the conv
 element-wise work happens in place.
 """
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from voxnest.models.family import EncoderSettings
+from voxnest.models.head import MatryoshkaProjection
+from voxnest.models.parts import Pooling
+from voxnest.models.pooling import HiddenLayer, create_pooling
+
+Stride = int | tuple[int, int]
+"""Over bins and frames."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResidualSettings(EncoderSettings):
+    """What 2-D residual networks have in common after the backbone.
+
+    Attributes:
+        pooling: see `voxnest.models.pooling`.
+        variance_floor: added to the variances that "TSTP" takes the roots of; 1e-8 in 3D-Speaker.
+        hidden_layer: with a further linear layer between pooling and embedding; see `HiddenLayer`.
+    """
+
+    pooling: str = "TSTP"
+    variance_floor: float = 1e-7
+    hidden_layer: bool = False
+
+    def make_pooling(self, channels: int) -> Pooling:
+        """See `EncoderSettings`."""
+        pooling = create_pooling(self.pooling, channels, floor=self.variance_floor)
+        return HiddenLayer(pooling, max(self.dims)) if self.hidden_layer else pooling
+
+    def make_head(self, in_features: int) -> MatryoshkaProjection:
+        """See `EncoderSettings`."""
+        return MatryoshkaProjection(in_features, self.dims, norm=False)
 
 
 class ConvNorm(nn.Module):
@@ -27,7 +61,7 @@ class ConvNorm(nn.Module):
         out_channels: int,
         kernel_size: int = 3,
         *,
-        stride: int | tuple[int, int] = 1,
+        stride: Stride = 1,
         groups: int = 1,
     ) -> None:
         super().__init__()
@@ -55,12 +89,14 @@ class ConvNorm(nn.Module):
 class Residual(nn.Module):
     """What residual blocks share: a shortcut, convolutional where the shape changes, and the activation after the sum.
 
-    A subclass sets `expansion` (output channels per channel of the stage) and defines `branch`.
+    A subclass sets `expansion` (output channels per channel of the stage) and `kernel_sizes` (of its convolutions, the
+    first of which has the stride), and defines `branch`.
     """
 
     expansion = 1
+    kernel_sizes: tuple[int, ...] = ()
 
-    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
+    def __init__(self, in_channels: int, channels: int, stride: Stride) -> None:
         super().__init__()
         out_channels = channels * self.expansion
         changes = stride != 1 or in_channels != out_channels
@@ -82,7 +118,9 @@ class Residual(nn.Module):
 class BasicBlock(Residual):
     """Two 3x3 convolutions (He et al., arXiv 1512.03385)."""
 
-    def __init__(self, in_channels: int, channels: int, stride: int = 1) -> None:
+    kernel_sizes = (3, 3)
+
+    def __init__(self, in_channels: int, channels: int, stride: Stride = 1) -> None:
         super().__init__(in_channels, channels, stride)
         self.conv1 = ConvNorm(in_channels, channels, stride=stride)
         self.conv2 = ConvNorm(channels, channels)
@@ -107,9 +145,9 @@ class SimAMBlock(BasicBlock):
 class Bottleneck(Residual):
     """1x1, 3x3 and 1x1 convolutions, the last to four times the channels (He et al., arXiv 1512.03385)."""
 
-    expansion = 4
+    expansion, kernel_sizes = 4, (3,)
 
-    def __init__(self, in_channels: int, channels: int, stride: int = 1) -> None:
+    def __init__(self, in_channels: int, channels: int, stride: Stride = 1) -> None:
         super().__init__(in_channels, channels, stride)
         self.conv1 = ConvNorm(in_channels, channels, 1)
         self.conv2 = ConvNorm(channels, channels, stride=stride)
@@ -129,9 +167,9 @@ class Res2NetBlock(Residual):
     Source: Gao et al., Res2Net (arXiv 1904.01169), in the form of 3D-Speaker and wespeaker (scale 2, base width 32).
     """
 
-    expansion = 2
+    expansion, kernel_sizes = 2, (1, 3)
 
-    def __init__(self, in_channels: int, channels: int, stride: int = 1) -> None:
+    def __init__(self, in_channels: int, channels: int, stride: Stride = 1) -> None:
         super().__init__(in_channels, channels, stride)
         half = channels // 2
         self.conv1 = ConvNorm(in_channels, 2 * half, 1, stride=stride)

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from voxnest.errors import ConfigError
-from voxnest.models.family import Family, FeatureSettings, Parts
+from voxnest.models.family import EncoderSettings, Family
 from voxnest.models.head import MatryoshkaProjection
 from voxnest.models.layers import check_frames
-from voxnest.models.pooling import create_pooling
+from voxnest.models.parts import Pooling, receptive_field
+from voxnest.models.pooling import TemporalAveragePooling
 
 Layer = tuple[int, int, int, tuple[int, int] | None, tuple[int, int]]
 """Output channels, kernel size, stride, and of the maximum that follows (None: none): kernel (bins, frames), stride."""
@@ -46,7 +47,7 @@ MIN_FRAMES = next(frames for frames in range(1, 1000) if _size_after(frames, 1) 
 
 
 @dataclass(frozen=True, kw_only=True)
-class VGGMConfig(FeatureSettings):
+class VGGMConfig(EncoderSettings):
     """What can be set of VGG-M: fc6 covers all bins that are left of the spectrogram's."""
 
     frontend: str = "spectrogram"
@@ -56,6 +57,14 @@ class VGGMConfig(FeatureSettings):
     def __post_init__(self) -> None:
         if _size_after(self.bins, 0) < 1:
             raise ConfigError("bins", str(self.bins), "enough for five layers of convolutions")
+
+    def make_pooling(self, channels: int) -> Pooling:
+        """The mean over time."""
+        return TemporalAveragePooling(channels)
+
+    def make_head(self, in_features: int) -> MatryoshkaProjection:
+        """fc7 with its batch normalisation; the ReLU between it and a class layer is left to losses."""
+        return MatryoshkaProjection(in_features, self.dims, norm=False, bias=False, out_norm=True)
 
 
 class ConvLayer(nn.Module):
@@ -77,6 +86,11 @@ class VGGM(nn.Module):
     """The backbone, conv1 to fc6: features `[batch, bins, frames]` to `[batch, frames', 4096]`, a frame per 0.32 s."""
 
     min_frames, frame_stride = MIN_FRAMES, 32
+    receptive_field = receptive_field(
+        step
+        for _, kernel_size, stride, pool, pool_stride in LAYERS
+        for step in ((kernel_size, stride, 1), (1 if pool is None else pool[1], pool_stride[1], 1))
+    )
 
     def __init__(self, config: VGGMConfig) -> None:
         super().__init__()
@@ -103,16 +117,4 @@ class VGGM(nn.Module):
         return self.fc6(self.layers(features.unsqueeze(1))).squeeze(2).transpose(1, 2)
 
 
-def assemble(config: VGGMConfig) -> Parts:
-    """The parts of an encoder with VGG-M as its backbone.
-
-    The embedding is fc7 with its batch normalisation; the ReLU between it and a class layer is left to losses.
-    """
-    backbone = VGGM(config)
-    pooling = create_pooling("TAP", backbone.out_channels)
-    head = MatryoshkaProjection(FC6_CHANNELS, config.dims, norm=False, bias=False, out_norm=True)
-    return Parts(config.make_frontend(min_frames=backbone.min_frames), backbone, pooling, head)
-
-
-FAMILY = Family("vgg-m", VGGMConfig, assemble)
-build = FAMILY.labelled
+FAMILY = Family("vgg-m", VGGMConfig, VGGM)

@@ -6,14 +6,14 @@ in wespeaker's `XVEC`, whose checkpoints `voxnest.foreign` translates.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor, nn
 
 from voxnest.errors import ConfigError
-from voxnest.models.family import Family, FeatureSettings, Parts
+from voxnest.models.family import EncoderSettings, Family
 from voxnest.models.head import MatryoshkaProjection
 from voxnest.models.layers import check_frames
+from voxnest.models.parts import Pooling, receptive_field
 from voxnest.models.pooling import HiddenLayer, create_pooling
 from voxnest.models.tdnn import TDNNBlock
 
@@ -22,7 +22,7 @@ CONTEXTS = ((5, 1), (3, 2), (3, 3), (1, 1), (1, 1))
 
 
 @dataclass(frozen=True, kw_only=True)
-class XVectorConfig(FeatureSettings):
+class XVectorConfig(EncoderSettings):
     """What makes one x-vector network differ from another. The defaults are wespeaker's and the paper's.
 
     Attributes:
@@ -43,13 +43,23 @@ class XVectorConfig(FeatureSettings):
         if self.embedding not in ("a", "b"):
             raise ConfigError("embedding", repr(self.embedding), "'a' or 'b'")
 
+    def make_pooling(self, channels: int) -> Pooling:
+        """Statistics, and the first layer after them if the embedding is the second."""
+        pooling = create_pooling(self.pooling, channels)
+        return HiddenLayer(pooling, max(self.dims)) if self.embedding == "b" else pooling
+
+    def make_head(self, in_features: int) -> MatryoshkaProjection:
+        """See `EncoderSettings`."""
+        return MatryoshkaProjection(in_features, self.dims, norm=False)
+
 
 class XVector(nn.Module):
     """The backbone: features `[batch, bins, frames]` to `[batch, frames - 14, out_channels]`."""
 
     frame_stride = 1
-    min_frames = 2 + sum((size - 1) * dilation for size, dilation in CONTEXTS)
-    """A deviation needs two frames beside those that the convolutions take away."""
+    receptive_field = receptive_field((size, 1, dilation) for size, dilation in CONTEXTS)
+    min_frames = 1 + receptive_field
+    """Two frames are left of these, as many as a deviation needs."""
 
     def __init__(self, config: XVectorConfig) -> None:
         super().__init__()
@@ -72,15 +82,4 @@ class XVector(nn.Module):
         return self.layers(features.transpose(1, 2).contiguous())
 
 
-def assemble(config: XVectorConfig) -> Parts:
-    """The parts of an encoder with an x-vector backbone."""
-    backbone = XVector(config)
-    pooling: Any = create_pooling(config.pooling, config.out_channels)
-    if config.embedding == "b":
-        pooling = HiddenLayer(pooling, max(config.dims))
-    head = MatryoshkaProjection(pooling.out_channels, config.dims, norm=False)
-    return Parts(config.make_frontend(min_frames=backbone.min_frames), backbone, pooling, head)
-
-
-FAMILY = Family("xvector", XVectorConfig, assemble)
-build = FAMILY.labelled
+FAMILY = Family("xvector", XVectorConfig, XVector)

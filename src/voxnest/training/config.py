@@ -309,7 +309,7 @@ class TrainingConfig(Section):
     trainer: Trainer = Trainer()
     stages: Stages = Stages()
     init_from: str | None = None
-    """An encoder whose weights to start from (a file, a run folder, or a name of `voxnest models --weights`), its head
+    """An encoder whose weights to start from (a file, a run folder, or a name of `voxnest models weights`), its head
     too: prefixes are those of its embedding, what goes beyond it starts at zero. Classes start at its mean embeddings
     of their speech."""
     ema: BelowOne = 0.0
