@@ -262,3 +262,21 @@ def test_a_run_on_kept_features_learns_and_refuses_augmentation(manifest: Path, 
 def test_validation_data_of_the_other_task_is_refused(manifest: Path, tmp_path: Path, override: str, told: str) -> None:
     with pytest.raises(ConfigError, match=told):
         load_config(settings(manifest, tmp_path / "run"), [override])
+
+
+# The configurations of AutoSpeech
+
+CONFIGS = sorted((Path(__file__).parents[1] / "configs" / "autospeech").glob("*_*.yaml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_each_configuration_of_autospeech_is_of_its_network_and_of_300_frames(path: Path) -> None:
+    config = load_config(path)
+    with torch.device("meta"):
+        encoder = create_encoder(config.model.name, **config.model.overrides)
+    frontend = encoder.frontend
+    assert frontend.wants_statistics
+    assert frontend.level is None
+    assert frontend.raw_features(torch.zeros(1, round(config.crops.duration * 16000))).shape == (1, 257, 300)
+    assert ("iden" in path.stem) == (config.task == "identification")
+    assert len(CONFIGS) == 6
