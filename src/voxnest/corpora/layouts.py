@@ -20,7 +20,7 @@ from voxnest.audio import AUDIO_SUFFIXES, walk
 from voxnest.corpora.lists import Entry, csv_header, read_csv, read_kaldi
 from voxnest.errors import CorpusError
 
-LAYOUTS = ("voxceleb", "voxceleb1", "speaker", "librispeech", "kaldi", "csv")
+LAYOUTS = ("voxceleb", "speaker", "librispeech", "kaldi", "csv", "voxceleb1")
 
 _LIBRISPEECH = re.compile(r"(?:.*/)?(\d+)/(\d+)/\1-\2-\d+\.[^./]+")
 _VOXCELEB = re.compile(r"(?:.*/)?id\d{5}/[^/]+/[^/]+")
