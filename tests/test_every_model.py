@@ -20,6 +20,11 @@ from voxnest.zoo.registry import CARDS
 
 _2D = {"bins": 24, "channels": 8, "blocks": (1, 1, 1, 1)}
 _DF = {"bins": 32, "channels": (8, 8, 16, 16), "blocks": (1, 1, 1, 1)}
+ONE_AXIS = (
+    "Genotype(normal=[('sep_conv_3x1', 0), ('dil_conv_1x3', 1), ('conv_7x1_1x7', 0), ('skip_connect', 1)], "
+    "normal_concat=range(2, 4), reduce=[('skip_connect', 0), ('avg_pool_3x3', 1), ('sep_conv_1x3', 2), "
+    "('dil_conv_3x1', 0)], reduce_concat=range(2, 4))"
+)
 SMALL: dict[str, dict[str, Any]] = {
     "redimnet-tiny": {"bins": 24, "stages": [(2, 1, 2, None), (2, 1, 1, 8)]},
     "redimnet2-b0": {
@@ -65,6 +70,9 @@ SMALL: dict[str, dict[str, Any]] = {
     "xvector": {"bins": 20, "channels": 16, "out_channels": 24},
     "xvector with a second layer": {"bins": 20, "channels": 16, "out_channels": 24, "embedding": "b"},
     "vgg-m": {"bins": 130},
+    "autospeech": {"bins": 33, "channels": 8, "layers": 3},
+    "autospeech with operations along one axis": {"bins": 33, "channels": 8, "layers": 3, "genotype": ONE_AXIS},
+    "autospeech-resnet18": {"bins": 33, "channels": 8},
 }
 DIMS = (8, 16)
 RATE = 16000
@@ -275,7 +283,7 @@ def test_a_graph_of_free_batch_and_length_gives_the_same(encoder: SpeakerEncoder
 
 # By how much parameters and multiply-accumulates may differ from the published ones, as fractions of them. The size
 # published of ReDimNet b5 is not that of its released checkpoint, and neither is b2's; ECAPA2's work is an estimate;
-# VGG-M's parameters are given in mebibytes, with classes.
+# VGG-M's parameters are given in mebibytes, with classes, AutoSpeech's with classes.
 WITHIN = {
     "ReDimNet": (0.09, 0.13),
     "ReDimNet2": (0.04, 0.13),
@@ -292,6 +300,8 @@ WITHIN = {
     "NeXt-TDNN": (0.032, 0.03),
     "x-vector": (0.01, 0.03),
     "VGG-M": (None, None),
+    "AutoSpeech": (0.17, None),
+    "AutoSpeech ResNet": (0.07, None),
 }
 
 

@@ -11,6 +11,7 @@ from voxnest.audio import read_audio
 from voxnest.errors import ConfigError
 from voxnest.frontends import (
     FRONTENDS,
+    AutoSpeechSpectrogram,
     KaldiFbank,
     ReDimNetMel,
     SpecAugment,
@@ -192,10 +193,38 @@ def test_next_tdnn_s_features_are_the_mel_front_end_s(shared: Path, excerpt: Ten
     np.testing.assert_allclose(ReDimNetMel(80)(excerpt)[0].numpy(), expected, atol=1e-4)
 
 
-def test_autospeech_s_spectrogram_is_a_centred_one(shared: Path, excerpt: Tensor) -> None:
+def test_autospeech_s_spectrogram_equals_the_original_s(shared: Path, excerpt: Tensor) -> None:
     expected = np.load(shared / "parity" / "features.npz")["autospeech_spectrogram"].T
-    frontend = Spectrogram(257, window="hann", periodic=True, center=True, pre_emphasis=None, normalization=None)
-    np.testing.assert_allclose(frontend(excerpt)[0].numpy(), expected, atol=1e-4)
+    np.testing.assert_allclose(create_frontend("autospeech_spectrogram", 257)(excerpt)[0], expected, atol=1e-4)
+
+
+def test_autospeech_s_spectrogram_raises_quiet_waveforms_and_never_lowers_loud_ones(excerpt: Tensor) -> None:
+    frontend, loud = AutoSpeechSpectrogram(), 10 ** (20 / 20) * excerpt  # -23 dB, and -3 dB
+    torch.testing.assert_close(frontend(loud), 10 * frontend(excerpt), atol=1e-4, rtol=1e-4)
+    level = 10 ** (-30 / 20)
+    raised = frontend(excerpt * level / excerpt.square().mean().sqrt())
+    for factor in (1e-1, 1e-3, 1e-30):
+        torch.testing.assert_close(frontend(factor * excerpt * 0.4), raised, atol=1e-4, rtol=1e-3)
+    half = torch.cat([1e-3 * excerpt, torch.zeros_like(excerpt)], dim=1)  # zeros count: the speech gets louder
+    torch.testing.assert_close(frontend(half)[..., :290], 2**0.5 * raised[..., :290], atol=1e-4, rtol=1e-3)
+    assert not frontend(torch.zeros(1, 16000)).any()
+
+
+@pytest.mark.parametrize("name", ["autospeech_spectrogram", "tf_mel", "fbank"])
+def test_a_front_end_can_normalise_by_the_mean_and_deviation_of_a_corpus(name: str, excerpt: Tensor) -> None:
+    frontend = create_frontend(name, 40, normalization="corpus")
+    assert frontend.wants_statistics
+    raw = frontend.raw_features(excerpt)
+    torch.testing.assert_close(frontend(excerpt), raw)
+    deviation, mean = torch.std_mean(raw[0], dim=1)
+    frontend.set_statistics(mean, deviation)
+    assert not frontend.wants_statistics
+    deviation, mean = torch.std_mean(frontend(excerpt)[0], dim=1)
+    torch.testing.assert_close(mean, torch.zeros_like(mean), atol=1e-3, rtol=0)
+    torch.testing.assert_close(deviation, torch.ones_like(deviation), atol=1e-3, rtol=0)
+    assert {"mean", "deviation"} <= set(frontend.state_dict())
+    with pytest.raises(ConfigError, match="pooled"):
+        create_frontend("tf_spectrogram", 128, normalization="corpus")
 
 
 def test_a_spectrogram_beyond_its_whole_spectrum_goes_on_with_the_mirror_image(excerpt: Tensor) -> None:

@@ -90,7 +90,7 @@ def test_overrides_are_yaml_values_at_dotted_keys(write):
         ("optimiser: {lr: 1}", "unknown key 'optimiser'", "'optimizer'"),
         ("lr: 1", "unknown key 'lr'", "'optimizer.lr'"),
         ("trainer: {max_step: 5}", "unknown key 'trainer.max_step'", "'trainer.max_steps'"),
-        ("optimizer: {name: adam}", "optimizer.name is 'adam'", "'adamw', 'sgd' or 'muon'"),
+        ("optimizer: {name: adan}", "optimizer.name is 'adan'", "'adamw', 'adam', 'sgd' or 'muon'"),
         ("optimizer: {lr: fast}", "optimizer.lr is 'fast'", "a valid number"),
         ("optimizer: {lr: -1}", "optimizer.lr is -1", "greater than 0"),
         ("crops: {speeds: [1, zero]}", "crops.speeds is 'zero'", "a valid number"),

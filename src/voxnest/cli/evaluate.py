@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,12 +18,37 @@ if TYPE_CHECKING:
     from voxnest.evaluation import EvaluationReport
 
 
+LONGEST_WINDOW = 60.0
+
+
+class Task(StrEnum):
+    """What is measured."""
+
+    VERIFICATION = "verification"
+    IDENTIFICATION = "identification"
+
+
 def evaluate(
-    trials: Annotated[
-        Path,
-        typer.Option(help="Trial list: '1|0 enrollment test' or 'enrollment test target|nontarget'. May be a pipe."),
-    ],
     model: ModelArgument = "default",
+    trials: Annotated[
+        Path | None,
+        typer.Option(help="Trial list: '1|0 enrollment test' or 'enrollment test target|nontarget'. May be a pipe."),
+    ] = None,
+    task: Annotated[
+        Task, typer.Option(help="verification, of --trials, or identification, of --utterances.", show_choices=False)
+    ] = Task.VERIFICATION,
+    utterances: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Manifest of recordings of the model's speakers, for identification."),
+    ] = None,
+    window: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            help="Average over windows that slide by half of this; 0: whole recordings.",
+            show_default="3 for identification, else 0",
+        ),
+    ] = None,
     root: Annotated[
         Path | None,
         typer.Option(
@@ -41,7 +67,8 @@ def evaluate(
     ] = None,
     device: Device = "auto",
 ) -> None:
-    """Measure EER and minDCF of a model on a trial list, at every dimension, and the errors that verify would make.
+    """Measure EER and minDCF of a model on a trial list, at every dimension, and the errors that verify would make; or
+    how often it names the right one of the speakers it was trained on.
 
     Where JSON or the picture goes to standard output, everything else goes to standard error.
     """
@@ -66,11 +93,25 @@ def evaluate(
     if len(piped) > 1:
         raise ConfigError("--plot", "standard output, where the JSON goes", "a file")
     notes = Console(stderr=True, soft_wrap=True, highlight=False)
+    if window is not None and not 0 <= window <= LONGEST_WINDOW:
+        raise ConfigError("--window", f"{window:g} s", f"0 to {LONGEST_WINDOW:g}")
+    needed, given = (utterances, trials) if task == Task.IDENTIFICATION else (trials, utterances)
+    options = ("--utterances", "--trials") if task == Task.IDENTIFICATION else ("--trials", "--utterances")
+    if needed is None or given is not None:
+        found = f"{options[1]} {given}" if given is not None else "nothing to evaluate on"
+        raise ConfigError(f"--task {task.value}", found, options[0])
+    if task == Task.IDENTIFICATION:
+        if plot or interval or root:
+            raise ConfigError("--task identification", "--plot, --interval or --root", "--utterances, --dim, --json")
+        _identify(model, needed, dim, window, json, str(device))
+        return
+    assert trials is not None
     if is_stream(trials):
         notes.print(f"[yellow]note:[/] reading trials from {escape(str(trials))} until its writer ends")
     encoder = load_encoder(model, device=device)
     with progress_bar("embedding") as progress:
-        report = replace(run(encoder, trials, root, dim, progress=progress, interval=interval), model=model)
+        report = run(encoder, trials, root, dim, progress=progress, interval=interval, window=window or None)
+    report = replace(report, model=model)
     for warning in report.warnings:
         notes.print(f"[yellow]warning:[/] {escape(f'{trials}: {warning}')}")
 
@@ -94,6 +135,50 @@ def evaluate(
         plot_det(report, plot)
         if str(plot) not in piped:
             console.print(f"DET plot: {plot}", soft_wrap=True)
+
+
+def _identify(
+    model: str, utterances: Path, dim: list[int] | None, window: float | None, json: Path | None, device: str
+) -> None:
+    """Print Top-1 and Top-5 at every dimension."""
+    from dataclasses import replace
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from voxnest.cli.progress import progress_bar
+    from voxnest.evaluation.identification import WINDOW, identify
+    from voxnest.hub.checkpoint import load_classifier, load_encoder
+
+    classifier = load_classifier(model, device=device)
+    encoder = load_encoder(model, device=device)
+    length = WINDOW if window is None else window or None
+    with progress_bar("embedding") as progress:
+        report = identify(encoder, classifier, utterances, dim, window=length, progress=progress)
+    report = replace(report, model=model)
+    piped = json is not None and str(json) in ("-", "/dev/stdout")
+    console = Console(stderr=piped, markup=False, highlight=False)
+    console.print(f"{model} on {utterances}", style="bold", soft_wrap=True)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for heading in ("dim", "Top-1\n%", "95%\n%", "Top-5\n%", "95%\n%"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for size in report.top1:
+        cells = []
+        for share in (report.top1[size], report.top5[size]):
+            low, high = share.interval
+            cells += [f"{100 * share.value:.2f}", f"{100 * low:.2f}-{100 * high:.2f}"]
+        table.add_row(str(size), *cells)
+    console.print(table)
+    how = f"windows of {report.window:g} s, averaged" if report.window else "whole recordings"
+    console.print(f"{report.utterances:,} recordings of {report.speakers:,} known speakers; {how}")
+    console.print(
+        f"{report.audio_seconds / 60:.1f} min of audio embedded in {report.embedding_seconds:.1f} s, "
+        f"{1 / report.real_time_factor:.0f}x real time"
+    )
+    if json:
+        report.save_json(json)
+        if not piped:
+            console.print(f"results: {json}", soft_wrap=True)
 
 
 def _table(report: EvaluationReport) -> Table:

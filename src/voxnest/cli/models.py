@@ -126,7 +126,8 @@ def _comparisons() -> Listing:
         table.add_row(
             found.name,
             *(f"{found.parameters:.2f}", f"{found.published_parameters:g}", f"{parameters:+.1%}"),
-            *(f"{found.gmacs:.2f}", f"{found.published_gmacs:g}", f"{gmacs:+.1%}"),
+            f"{found.gmacs:.2f}",
+            *(("-", "") if gmacs is None else (f"{found.published_gmacs:g}", f"{gmacs:+.1%}")),
         )
         rows.append(
             {
@@ -134,7 +135,7 @@ def _comparisons() -> Listing:
                 "parameters": round(found.parameters * 1e6),
                 "published_parameters": round(found.published_parameters * 1e6),
                 "macs_2s": round(found.gmacs * 1e9),
-                "published_macs_2s": round(found.published_gmacs * 1e9),
+                "published_macs_2s": None if found.published_gmacs is None else round(found.published_gmacs * 1e9),
                 "differs": found.differs,
                 "explained": found.explained,
                 "note": found.note,

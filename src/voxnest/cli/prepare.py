@@ -10,7 +10,11 @@ def prepare(
     source: Annotated[Path, typer.Argument(metavar="DIR", help="Corpus folder, or a CSV file.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Manifest folder.")],
     layout: Annotated[
-        str, typer.Option(help="auto, voxceleb (speaker/session/file), speaker, librispeech, kaldi or csv.")
+        str,
+        typer.Option(
+            help="auto, voxceleb (speaker/session/file), voxceleb1 (with the official lists: the sets of "
+            "identification and verification too), speaker, librispeech, kaldi or csv."
+        ),
     ] = "auto",
     jobs: Annotated[int | None, typer.Option("--jobs", "-j", help="Threads; more help on network disks.")] = None,
 ) -> None:
@@ -64,4 +68,16 @@ def prepare(
     if found.unreadable:
         listed = report.output / preparation.UNREADABLE
         console.print(f"[yellow]{found.unreadable:,} left out:[/] see {escape(str(listed))}", highlight=False)
+    if report.counts:
+        official = Table(title="beside the official numbers", title_justify="left", box=None, padding=(0, 2, 0, 0))
+        for column in ("", "found", "official", "missing"):
+            official.add_column(column, justify="right" if column else "left")
+        for count in report.counts:
+            lacking = count.official - count.found
+            official.add_row(count.what, f"{count.found:,}", f"{count.official:,}", f"{lacking:,}" if lacking else "")
+        console.print(official)
+        if report.missing:
+            listed = report.output / preparation.MISSING
+            note = f"[yellow]{report.missing:,} missing or unlisted:[/] see {escape(str(listed))}"
+            console.print(note, highlight=False)
     console.print(f"manifest: {escape(str(report.output))}", highlight=False)

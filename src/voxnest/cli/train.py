@@ -35,6 +35,7 @@ def train(
 
     from voxnest.training import run
     from voxnest.training.interruption import TrainingInterruptedError, leave
+    from voxnest.training.logs import MEASURES
 
     console = Console()
     try:
@@ -49,7 +50,7 @@ def train(
     if not run.is_first_process():
         return
 
-    table = Table(title="Equal error rate", title_justify="left")
+    table = Table(title=MEASURES[settings.measure], title_justify="left")
     for column in ("dimension", "best", "last"):
         table.add_column(column, justify="right")
     for dim in sorted(result.best, reverse=True):
@@ -64,7 +65,10 @@ def train(
         lines += [f"  {path}: {reason}" for path, reason in list(result.unreadable.items())[:MOST_LISTED]]
         lines.append(f"  all are listed in {result.folder / 'unreadable.tsv'}")
     best = result.folder / "best.safetensors"
-    lines += ["", f"encoder:  {best}", f"next:     voxnest verify A.wav B.wav --model {best}"]
+    following = f"voxnest verify A.wav B.wav --model {best}"
+    if settings.task == "identification":
+        following = f"voxnest evaluate {best} --task identification --utterances MANIFEST"
+    lines += ["", f"encoder:  {best}", f"next:     {following}"]
     console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
 
 

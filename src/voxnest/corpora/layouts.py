@@ -3,6 +3,7 @@
 | layout | folder | speaker, session |
 | --- | --- | --- |
 | voxceleb | `.../<speaker>/<session>/<utterance>.*` | the two folders |
+| voxceleb1 | `{dev,test}/wav/<speaker>/<video>/<utterance>.*`, and the lists of `voxceleb1` | the two folders |
 | speaker | `.../<speaker>/<utterance>.*` | the folder; every file is a session of its own |
 | librispeech | `.../<speaker>/<chapter>/<speaker>-<chapter>-NNNN.*` | the two folders |
 | kaldi | `wav.scp`, `utt2spk`, optional `segments` | utt2spk; every recording is a session |
@@ -19,10 +20,12 @@ from voxnest.audio import AUDIO_SUFFIXES, walk
 from voxnest.corpora.lists import Entry, csv_header, read_csv, read_kaldi
 from voxnest.errors import CorpusError
 
-LAYOUTS = ("voxceleb", "speaker", "librispeech", "kaldi", "csv")
+LAYOUTS = ("voxceleb", "speaker", "librispeech", "kaldi", "csv", "voxceleb1")
 
 _LIBRISPEECH = re.compile(r"(?:.*/)?(\d+)/(\d+)/\1-\2-\d+\.[^./]+")
 _VOXCELEB = re.compile(r"(?:.*/)?id\d{5}/[^/]+/[^/]+")
+_VOXCELEB1 = re.compile(r"(?:dev|test)/wav/[^/]+/[^/]+/[^/]+")
+_PATTERNS = {"librispeech": _LIBRISPEECH, "voxceleb1": _VOXCELEB1}
 _SPLIT = re.compile(r"(train|test|dev|val|valid|validation|eval|evaluation)([-_].*)?", re.IGNORECASE)
 _SHOWN = 3  # paths quoted in an error
 
@@ -134,13 +137,15 @@ def _recognise(root: Path, files: Sequence[str]) -> str:
 def _checked(root: Path, files: Sequence[str], layout: str) -> str:
     for path in files:
         depth = path.count("/")
-        if depth < (1 if layout == "speaker" else 2) or (layout == "librispeech" and not _LIBRISPEECH.fullmatch(path)):
-            pattern = {
+        pattern = _PATTERNS.get(layout)
+        if depth < (1 if layout == "speaker" else 2) or (pattern and not pattern.fullmatch(path)):
+            expected = {
                 "speaker": "<speaker>/<utterance>",
                 "voxceleb": "<speaker>/<session>/<utterance>",
+                "voxceleb1": "dev/wav/<speaker>/<video>/<utterance> or test/wav/...",
                 "librispeech": "<speaker>/<chapter>/<speaker>-<chapter>-NNNN",
             }[layout]
-            raise CorpusError(root / path, f"does not fit the layout {layout}", pattern)
+            raise CorpusError(root / path, f"does not fit the layout {layout}", expected)
     return layout
 
 

@@ -11,8 +11,8 @@ import gzip
 import io
 import json
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,12 +23,14 @@ from voxnest.corpora.lists import Entry
 from voxnest.corpora.manifest import RECORDINGS, SUPERVISIONS
 from voxnest.corpora.statistics import Statistics, Tally
 from voxnest.corpora.threads import map_unordered
+from voxnest.corpora.voxceleb1 import Count, VoxCeleb1, place_of, read_lists
 from voxnest.errors import AudioError, ConfigError, CorpusError
 from voxnest.files import atomic_write, writing
 
 JOURNAL = "journal.jsonl"
 STATISTICS = "statistics.json"
 UNREADABLE = "unreadable.tsv"
+MISSING = "missing.tsv"
 _CHUNK = 64  # files per task: few enough that little is lost when killed
 _TOLERANCE = 0.05  # seconds that a listed segment may stick out of its recording
 _QUOTED = 3  # reasons in an error
@@ -36,12 +38,17 @@ _QUOTED = 3  # reasons in an error
 
 @dataclass(frozen=True)
 class PreparationReport:
-    """What `prepare` did; `opened` counts the files whose header was read now, the rest were known."""
+    """What `prepare` did; `opened` counts the files whose header was read now, the rest were known.
+
+    Of the layout voxceleb1, `counts` compares with the official numbers, and `missing` counts the lines of `MISSING`.
+    """
 
     source: Path
     output: Path
     statistics: Statistics
     opened: int
+    counts: tuple[Count, ...] = ()
+    missing: int = 0
 
 
 class Header(NamedTuple):
@@ -65,7 +72,8 @@ def prepare(
     """Find the recordings of a corpus and write lhotse manifests of them.
 
     Writes into `output`: `recordings.jsonl.gz`, `supervisions.jsonl.gz` (the session in `custom`),
-    `statistics.json`, `unreadable.tsv` (path, reason), and the journal `journal.jsonl`.
+    `statistics.json`, `unreadable.tsv` (path, reason), and the journal `journal.jsonl`. Of the layout voxceleb1, also a
+    manifest for each of `voxnest.corpora.voxceleb1.PARTS`, in a folder of that name, and `missing.tsv` (list, name).
 
     Args:
         source: the corpus folder, or a CSV file.
@@ -81,14 +89,19 @@ def prepare(
     if jobs is not None and jobs < 1:
         raise ConfigError("jobs", f"is {jobs}", "at least 1")
     output = Path(output)
+    lists = read_lists(Path(source)) if layout == "voxceleb1" else None
     corpus = find_corpus(source, layout)
+    counts: tuple[Count, ...] = ()
+    missing = 0
     with writing(output, CorpusError):
         output.mkdir(parents=True, exist_ok=True)
         locate = _locator(corpus.root, output)
         with Journal(output / JOURNAL) as journal:
             opened, failures = _open_headers(corpus, locate, journal, jobs or 2 * (os.cpu_count() or 1), progress)
-        statistics = _write_manifests(corpus, locate, output, journal, failures)
-    return PreparationReport(Path(source), output, statistics, opened)
+        statistics = _write_manifests(corpus, locate, output, journal.headers, failures)
+        if lists is not None:
+            counts, missing = _write_parts(lists, corpus, locate, output, journal.headers)
+    return PreparationReport(Path(source), output, statistics, opened, counts, missing)
 
 
 class Journal:
@@ -181,8 +194,34 @@ def _open_headers(
     return opened, failures
 
 
+def _write_parts(
+    lists: VoxCeleb1, corpus: Corpus, locate: Callable[[str], str], output: Path, known: Mapping[str, Header]
+) -> tuple[tuple[Count, ...], int]:
+    """Write the manifests of VoxCeleb1's parts; give their numbers, and how much is missing."""
+    readable = [entry for entry in corpus if locate(entry.path) in known]
+    whole = replace(corpus, size=len(readable), entries=lambda: iter(readable), unlisted=())
+    speakers: dict[str, list[str]] = {}
+    for name, part in lists.parts(whole).items():
+        folder = output / name
+        folder.mkdir(parents=True, exist_ok=True)
+        place = _locator(corpus.root, folder)
+        headers = {place(entry.path): known[locate(entry.path)] for entry in part}
+        _write_manifests(part, place, folder, headers, {})
+        speakers[name] = [entry.speaker for entry in part]
+    there = {place_of(entry) for entry in readable}
+    missing = list(lists.missing(there))
+    with atomic_write(output / MISSING) as temporary:
+        text = "".join("\t".join(row) + "\n" for row in (("list", "name"), *missing))
+        temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
+    return tuple(lists.counts(speakers, lists.scorable(there))), len(missing)
+
+
 def _write_manifests(
-    corpus: Corpus, locate: Callable[[str], str], output: Path, journal: Journal, failures: dict[str, str]
+    corpus: Corpus,
+    locate: Callable[[str], str],
+    output: Path,
+    known: Mapping[str, Header],
+    failures: dict[str, str],
 ) -> Statistics:
     tally = Tally(corpus.layout)
     refused = [(str(place), reason) for place, reason in corpus.unlisted]
@@ -196,7 +235,7 @@ def _write_manifests(
             if name in failures:
                 refused.append((str(corpus.root / first.path), failures[name]))
                 continue
-            header = journal.headers[name]
+            header = known[name]
             headers([name, *header])
             segments = 0
             for entry in (first, *others):

@@ -44,6 +44,7 @@ class Augmentation:
         direct_to_reverberant: energy ratio of direct sound to reverberation in the synthetic rooms, in dB.
         reverberation_probability: share of crops that get reverberation.
         telephone_probability: share of crops that go through a telephone line (about 300 to 3400 Hz, mu-law).
+        reverse_probability: share of crops that are played backwards: other speech of the same voice.
         volume_db: gain in dB, drawn uniformly for every crop.
         noise_cache_gb: memory for noise recordings; larger collections are read from disk.
         ramp_epochs: the probabilities grow from nothing at the first to their full size at the second of these
@@ -71,6 +72,7 @@ class Augmentation:
         direct_to_reverberant: Range = (-3, 12),
         reverberation_probability: float = 0.3,
         telephone_probability: float = 0.0,
+        reverse_probability: float = 0.0,
         volume_db: Range = (-6, 6),
         noise_cache_gb: float = 1.0,
         ramp_epochs: Range = (0, 0),
@@ -84,6 +86,7 @@ class Augmentation:
         self.noise_probability = _probability("noise_probability", noise_probability)
         self.reverberation_probability = _probability("reverberation_probability", reverberation_probability)
         self.telephone_probability = _probability("telephone_probability", telephone_probability)
+        self.reverse_probability = _probability("reverse_probability", reverse_probability)
         self.ramp_epochs = _range("ramp_epochs", ramp_epochs, least=0, most=float("inf"))
         self._failures: dict[Path, str] = {}
 
@@ -144,6 +147,8 @@ class Augmentation:
             samples = self._add_noise(samples, rng, speech)
         if rng.random() < strength * self.telephone_probability:
             samples = telephone(samples, rng, self.sample_rate)
+        if self.reverse_probability and rng.random() < self.reverse_probability:  # no draw: old runs stay the same
+            samples = samples[::-1]
         gain = 10 ** (rng.uniform(*self.volume_db) / 20)
         peak = float(np.abs(samples).max(initial=0)) * gain
         return samples * np.float32(gain / max(peak, 1.0))

@@ -140,6 +140,11 @@ class CropDataset(Dataset[Crop]):
         return len(self.speakers) * len(self.speeds)
 
     @property
+    def plain_speed(self) -> int:
+        """Which of the speeds is that of the recordings; the first where none is."""
+        return self.speeds.index(1.0) if 1.0 in self.speeds else 0
+
+    @property
     def failures(self) -> dict[Path, str]:
         """Files skipped so far and why; those of workers once their batch has arrived."""
         extra = self.augmentation.failures if self.augmentation else {}
@@ -170,7 +175,7 @@ class CropDataset(Dataset[Crop]):
 
     def read(self, request: CropRequest) -> dict[str, torch.Tensor]:
         """The crops of a request as one batch: `waveform`, `label` and `utterance`."""
-        waveform = np.empty((len(request.positions), round(request.duration * self.sample_rate)), np.float32)
+        waveform = np.empty((len(request.positions), *self._shape(request.duration)), np.float32)
         numbers = np.empty((2, len(waveform)), np.int64)
         for row, (position, label) in enumerate(zip(request.positions, request.classes, strict=True)):
             crop = self._crop(request.epoch, int(position), int(label), request.duration)
@@ -186,8 +191,16 @@ class CropDataset(Dataset[Crop]):
             positions = np.arange(first * count, first * count + len(classes))
             yield self.read(CropRequest(0, self.duration, positions, classes))
 
+    def _shape(self, duration: float) -> tuple[int, ...]:
+        """Of a crop."""
+        return (round(duration * self.sample_rate),)
+
+    def _generator(self, epoch: int, position: int) -> np.random.Generator:
+        """Of all that is random in a crop."""
+        return np.random.default_rng((self.seed, _CROP, epoch, position))
+
     def _crop(self, epoch: int, position: int, label: int, duration: float) -> Crop:
-        rng = np.random.default_rng((self.seed, _CROP, epoch, position))
+        rng = self._generator(epoch, position)
         speed_index, speaker = divmod(label, len(self.speakers))
         speed = self.speeds[speed_index]
         count = round(duration * self.sample_rate)

@@ -3,6 +3,7 @@
 from voxnest.corpora.trials import Trial, make_trials, read_trials, write_trials
 from voxnest.evaluation.det import plot_det
 from voxnest.evaluation.evaluating import evaluate
+from voxnest.evaluation.identification import IdentificationReport, identify
 from voxnest.evaluation.metrics import (
     compute_eer,
     compute_min_dcf,
@@ -17,6 +18,7 @@ from voxnest.scoring import as_norm, s_norm, score_trials
 __all__ = [
     "DimensionResult",
     "EvaluationReport",
+    "IdentificationReport",
     "OperatingPoint",
     "Trial",
     "as_norm",
@@ -27,6 +29,7 @@ __all__ = [
     "error_rates",
     "error_rates_at",
     "evaluate",
+    "identify",
     "make_trials",
     "plot_det",
     "read_trials",

@@ -38,6 +38,7 @@ def evaluate(
     dims: Sequence[int] | None = None,
     progress: Progress | None = None,
     interval: bool = False,
+    window: float | None = None,
 ) -> EvaluationReport:
     """Measure how well an encoder tells speakers apart, at each prefix size.
 
@@ -52,6 +53,7 @@ def evaluate(
         progress: called with how many recordings (parts of long ones) are embedded, and of how many.
         interval: find a confidence interval of each EER too, by drawing speakers anew (`eer_interval`); recordings
             that target trials link are taken to be of one speaker.
+        window: embed windows of so many seconds and take their mean, rather than whole recordings; see `embed_files`.
 
     Returns:
         EER, threshold and minDCF (priors 0.01 and 0.05, costs 1) per prefix size, and the errors at the threshold of
@@ -87,7 +89,7 @@ def evaluate(
     warnings = check_trials(listed, indexed)
 
     start = time.perf_counter()
-    embeddings = embed_files(encoder, indexed.names, progress=progress)
+    embeddings = embed_files(encoder, indexed.names, progress=progress, window=window)
     seconds = time.perf_counter() - start
     scores = score_indexed(np.stack([embeddings[name] for name in indexed.names]), indexed, sizes)
     speakers = find_speakers(indexed)

@@ -112,6 +112,14 @@ class EvaluationReport:
         Raises:
             VoxnestError: the file cannot be written (a full disk, say).
         """
-        text = json.dumps(self.to_dict(), indent=2) + "\n"
-        with writing(path), atomic_write(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_report(self.to_dict(), path)
+
+
+def write_report(content: dict[str, Any], path: str | Path) -> None:
+    """Write a report as JSON, atomically.
+
+    Raises:
+        VoxnestError: the file cannot be written (a full disk, say).
+    """
+    with writing(path), atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

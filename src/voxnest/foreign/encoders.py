@@ -9,11 +9,23 @@ import torch
 from torch import Tensor
 
 from voxnest.errors import ConfigError, one_of
-from voxnest.foreign import campplus, ecapa, eres2net, next_tdnn, redimnet, redimnet2, resnet, speechbrain, xvector
+from voxnest.foreign import (
+    autospeech,
+    campplus,
+    ecapa,
+    eres2net,
+    next_tdnn,
+    redimnet,
+    redimnet2,
+    resnet,
+    speechbrain,
+    xvector,
+)
 from voxnest.foreign.description import Description
 from voxnest.foreign.translation import Translation
 from voxnest.foreign.weights import load_weights
 from voxnest.models.encoder import SpeakerEncoder
+from voxnest.zoo.cards import autospeech as autospeech_cards
 from voxnest.zoo.cards import df_resnet as df_resnet_cards
 from voxnest.zoo.cards import eres2net as eres2net_cards
 from voxnest.zoo.cards import resnet as resnet_cards
@@ -29,6 +41,8 @@ TRANSLATIONS: dict[str, Translation] = {
     "campplus": campplus.TRANSLATION,
     **dict.fromkeys(eres2net_cards.SIZES, eres2net.TRANSLATION),
     **dict.fromkeys(resnet_cards.SIZES, resnet.TRANSLATION),
+    "autospeech": autospeech.TRANSLATION,
+    **dict.fromkeys(autospeech_cards.SIZES, autospeech.RESNET_TRANSLATION),
     **{name: resnet.DF_TRANSLATION for name in df_resnet_cards.SIZES if name.startswith("gemini")},
 }
 """By architecture."""

@@ -8,18 +8,30 @@ import pickle
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from voxnest.errors import CheckpointError
 
+
+class Genotype(NamedTuple):
+    """Stands in for the class of that name whose instance AutoSpeech's checkpoints hold; its text is `repr`."""
+
+    normal: Any
+    normal_concat: Any
+    reduce: Any
+    reduce_concat: Any
+
+
 # A training loop stores its last error rate as a NumPy scalar. These hold a number and run nothing.
 _SCALAR = np.float64(0).__reduce__()[0]
 _ADMITTED: list[Any] = [
     *((_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
     np.dtype,
+    range,
+    *((Genotype, f"{module}.Genotype") for module in ("utils", "genotypes", "__main__")),
     *(type(np.dtype(kind)) for kind in ("float16", "float32", "float64", "int32", "int64", "bool")),
 ]
 

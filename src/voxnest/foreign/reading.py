@@ -1,7 +1,7 @@
 """Which project a file or directory is of, and what it holds.
 
-Files are those of the official ReDimNet, ReDimNet2 and NeXt-TDNN, of redimnet-mrl, and 3D-Speaker's bare weights; the
-keys in a file tell, not its name. Directories are those of wespeaker and SpeechBrain.
+Files are those of the official ReDimNet, ReDimNet2, NeXt-TDNN and AutoSpeech, of redimnet-mrl, and 3D-Speaker's bare
+weights; the keys in a file tell, not its name. Directories are those of wespeaker and SpeechBrain.
 """
 
 import re
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from voxnest.errors import CheckpointError, VoxnestError
 from voxnest.foreign import redimnet, redimnet2
+from voxnest.foreign.autospeech import describe_autospeech, is_autospeech
 from voxnest.foreign.description import Description
 from voxnest.foreign.encoders import make_encoder
 from voxnest.foreign.next_tdnn import describe_next_tdnn, is_next_tdnn
@@ -29,8 +30,8 @@ from voxnest.models.family import MALFORMED
 SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
 _DIRECTORY = "a model directory of wespeaker or SpeechBrain"
 _EXPECTED = (
-    "an official ReDimNet, ReDimNet2 or NeXt-TDNN checkpoint, one of redimnet-mrl or 3D-Speaker, or one of voxnest "
-    "such as best.safetensors"
+    "an official ReDimNet, ReDimNet2, NeXt-TDNN or AutoSpeech checkpoint, one of redimnet-mrl or 3D-Speaker, or one of "
+    "voxnest such as best.safetensors"
 )
 
 
@@ -80,6 +81,8 @@ def read_foreign(path: Path) -> Description:
     weights = state if isinstance(state, dict) else contents
     if is_next_tdnn(weights):
         return describe_next_tdnn(weights, path)
+    if is_autospeech(weights):
+        return describe_autospeech(weights, contents.get("genotype"), path)
     if weights is state:
         names = ", ".join(map(repr, list(weights)[:4])) or "nothing"
         raise CheckpointError(path, f"a state_dict of another model ({names})", _EXPECTED)

@@ -14,12 +14,13 @@ from voxnest.frontends.base import Frontend, SpecAugment, mel_filters
 from voxnest.frontends.kaldi import KaldiFbank
 from voxnest.frontends.mel import ReDimNetMel
 from voxnest.frontends.options import check_options
-from voxnest.frontends.spectrogram import Spectrogram
+from voxnest.frontends.spectrogram import AutoSpeechSpectrogram, Spectrogram
 from voxnest.frontends.speechbrain import SpeechBrainFbank
 from voxnest.frontends.tensorflow import TFMel, TFSpectrogram
 
 __all__ = [
     "FRONTENDS",
+    "AutoSpeechSpectrogram",
     "Frontend",
     "KaldiFbank",
     "ReDimNetMel",
@@ -39,6 +40,7 @@ FRONTENDS: dict[str, type[Frontend]] = {
     "fbank": KaldiFbank,
     "speechbrain_fbank": SpeechBrainFbank,
     "spectrogram": Spectrogram,
+    "autospeech_spectrogram": AutoSpeechSpectrogram,
 }
 """Front ends by name."""
 

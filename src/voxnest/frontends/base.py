@@ -1,5 +1,7 @@
 """What front ends share: the chain around a spectrogram, mel filters and masking."""
 
+import hashlib
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -78,6 +80,19 @@ def at_level(waveform: Tensor, level: float) -> Tensor:
     return waveform * (10.0 ** (level / 20.0) * power.clamp(min=tiny).rsqrt())
 
 
+def raised(waveform: Tensor, level: float) -> Tensor:
+    """Bring each of `waveform [batch, samples]` whose root mean square is below `level` (dB of full scale) to it.
+
+    All samples count. Silence stays silence.
+    """
+    # From a peak of 1 on, no square can underflow, however quiet the waveform is.
+    tiny = torch.finfo(waveform.dtype).tiny
+    peak = waveform.abs().amax(dim=-1, keepdim=True).clamp(min=tiny)
+    power = (waveform / peak).square().mean(dim=-1, keepdim=True).clamp(min=tiny)
+    wanted = 10.0 ** (level / 20.0) * power.rsqrt()  # the peak at that level
+    return torch.where(wanted > peak, waveform / peak * wanted, waveform)
+
+
 _LARGEST_FFT = 8192
 
 _HANN_POWERS = {"hann": 1.0, "hanning": 1.0, "sqrt_hann": 0.5, "povey": 0.85}
@@ -145,8 +160,9 @@ class Frontend(nn.Module):
             weights were trained like that. docs/default-model.md says how much it matters.
         normalize_signal: bring each waveform to zero mean and unit deviation first.
         pre_emphasis: coefficient of the first-order high-pass, or None for none.
-        normalization: over time, per bin: "mn" subtracts the mean, "mvn" also divides by the deviation, "bn" is a
-            batch normalisation, None leaves the features as they are.
+        normalization: per bin: over time, "mn" subtracts the mean, "mvn" also divides by the deviation; "bn" is a batch
+            normalisation; "corpus" is by mean and deviation of a whole corpus (see `set_statistics`), the identity
+            until they are known; None leaves the features as they are.
         spec_augment: masking applied in training mode, or None.
         pad_right: silent samples put after each waveform.
         min_frames: how many frames the model needs; `min_samples` follows from it.
@@ -176,8 +192,8 @@ class Frontend(nn.Module):
         deviation_floor: float = 1e-6,
     ) -> None:
         super().__init__()
-        if normalization not in ("mn", "mvn", "bn", None):
-            raise ConfigError("normalization", repr(normalization), "'mn', 'mvn', 'bn' or null")
+        if normalization not in ("mn", "mvn", "bn", "corpus", None):
+            raise ConfigError("normalization", repr(normalization), "'mn', 'mvn', 'bn', 'corpus' or null")
         for setting, value, least, most, limit in (
             ("n_fft", n_fft, 2, _LARGEST_FFT, ""),
             ("window_length", window_length, 2, n_fft, "the FFT size "),
@@ -196,6 +212,11 @@ class Frontend(nn.Module):
         self.floor, self.deviation_floor = floor, deviation_floor
         self.batch_norm = nn.BatchNorm1d(bins) if normalization == "bn" else None
         self.spec_augment = spec_augment
+        if normalization == "corpus":  # weights like others: a checkpoint holds them
+            self.register_buffer("mean", torch.zeros(bins))
+            self.register_buffer("deviation", torch.ones(bins))
+            self.mean: Tensor
+            self.deviation: Tensor
 
     @property
     def min_samples(self) -> int:
@@ -206,14 +227,47 @@ class Frontend(nn.Module):
         """`waveform [batch, samples]` to powers `[batch, bins, frames]`."""
         raise NotImplementedError
 
+    @property
+    def wants_statistics(self) -> bool:
+        """Whether it normalises by a corpus whose mean and deviation it was not told yet."""
+        return self.normalization == "corpus" and not self.mean.any() and bool((self.deviation == 1).all())
+
+    def set_statistics(self, mean: Tensor, deviation: Tensor) -> None:
+        """Normalise by these from now on: of `raw_features` over all frames of a corpus, `[bins]` each.
+
+        A bin that never changes is only shifted.
+        """
+        self.mean.copy_(mean)
+        self.deviation.copy_(torch.where(deviation > 0, deviation, 1.0))
+
+    def fingerprint(self) -> str:
+        """A digest of all that `raw_features` depends on: settings, windows and filters."""
+        later = {"normalization", "min_frames", "training"}
+        settings = {
+            name: value
+            for name, value in vars(self).items()
+            if name not in later and isinstance(value, (bool, int, float, str, tuple, type(None)))
+        }
+        digest = hashlib.sha256(repr((type(self).__name__, sorted(settings.items()))).encode())
+        for name, value in sorted(self.named_buffers(recurse=False)):
+            if name not in ("mean", "deviation"):
+                digest.update(name.encode() + value.cpu().numpy().tobytes())
+        return digest.hexdigest()
+
     def forward(self, waveform: Tensor) -> Tensor:
         """`waveform [batch, samples]` to `features [batch, bins, frames]`."""
+        return self.finish(self.raw_features(waveform))
+
+    def raw_features(self, waveform: Tensor) -> Tensor:
+        """`waveform [batch, samples]` to features before normalisation and masking, `[batch, bins', frames]`."""
         # Half precision would lose quiet bins in the logarithm: the front end stays in float32 under autocast.
-        with (
-            torch.autocast(waveform.device.type, enabled=False),
-            torch.set_grad_enabled(self.normalization == "bn"),
-        ):
-            features = self._normalize(self._compress(self.spectrogram(self._prepare(waveform.float()))))
+        with torch.autocast(waveform.device.type, enabled=False), torch.no_grad():
+            return self._compress(self.spectrogram(self._prepare(waveform.float())))
+
+    def finish(self, raw: Tensor) -> Tensor:
+        """What `raw_features` gave to `features [batch, bins, frames]`: normalised, and in training masked."""
+        with torch.autocast(raw.device.type, enabled=False), torch.set_grad_enabled(self.normalization == "bn"):
+            features = self._normalize(raw)
             return features if self.spec_augment is None else self.spec_augment(features)
 
     def _prepare(self, waveform: Tensor) -> Tensor:
@@ -257,4 +311,6 @@ class Frontend(nn.Module):
         if self.normalization == "mvn":
             deviation, mean = torch.std_mean(features, dim=-1, keepdim=True)
             return (features - mean) / (deviation + 1e-8)
+        if self.normalization == "corpus":
+            return (features - self.mean[:, None]) / self.deviation[:, None]
         return features if self.batch_norm is None else self.batch_norm(features)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from voxnest.frontends.base import Frontend, analysis_window
+from voxnest.frontends.base import Frontend, analysis_window, raised
 
 
 class Spectrogram(Frontend):
@@ -25,8 +25,7 @@ class Spectrogram(Frontend):
     hop_length]`.
 
     Source: the defaults are those of the VoxCeleb paper (Nagrani et al., arXiv 1706.08612) and of its implementation
-    (a-nagrani/VGGVox), less the dither and the filter at 25 Hz that the normalisation takes back. AutoSpeech's is a
-    periodic Hann window, centred, without pre-emphasis.
+    (a-nagrani/VGGVox), less the dither and the filter at 25 Hz that the normalisation takes back.
     """
 
     def __init__(
@@ -64,3 +63,45 @@ class Spectrogram(Frontend):
 
     def _compress(self, powers: Tensor) -> Tensor:
         return powers.sqrt()
+
+
+class AutoSpeechSpectrogram(Spectrogram):
+    """The magnitudes of AutoSpeech: centred periodic Hann windows, quiet waveforms made louder, normalised by a corpus.
+
+    Args:
+        bins: how many of the transform's bins, from 0 Hz up.
+        raise_to: bring waveforms that are quieter to this level first, in dB relative to full scale, over all of their
+            samples; louder ones stay as they are. None for no change.
+        options: see `Spectrogram` and `Frontend`.
+
+    Gives `[batch, bins, 1 + samples // hop_length]`.
+
+    Source: the official AutoSpeech (Ding et al., arXiv 2005.03215), `data_objects/audio.py`, which measures the level
+    of a whole recording.
+    """
+
+    def __init__(
+        self,
+        bins: int = 257,
+        *,
+        window: str | None = "hann",
+        periodic: bool = True,
+        center: bool = True,
+        pre_emphasis: float | None = None,
+        normalization: str | None = "corpus",
+        raise_to: float | None = -30.0,
+        **options: Any,
+    ) -> None:
+        super().__init__(
+            bins,
+            window=window,
+            periodic=periodic,
+            center=center,
+            pre_emphasis=pre_emphasis,
+            normalization=normalization,
+            **options,
+        )
+        self.raise_to = raise_to
+
+    def _scale(self, waveform: Tensor) -> Tensor:
+        return super()._scale(waveform if self.raise_to is None else raised(waveform, self.raise_to))

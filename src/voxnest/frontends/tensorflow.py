@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from voxnest.errors import ConfigError
 from voxnest.frontends.base import Frontend, analysis_window, triangles_in_mel
 
 
@@ -38,6 +39,8 @@ class TFSpectrogram(Frontend):
     ) -> None:
         super().__init__(bins, floor=eps, deviation_floor=deviation_floor, **options)
         self.eps, self.pool = eps, None if pool is None else tuple(pool)
+        if self.pool and self.normalization in ("bn", "corpus"):
+            raise ConfigError("normalization", repr(self.normalization), "'mn', 'mvn' or null where bins are pooled")
         # Products with cosines and sines in single precision, as the original has them: in quiet bins an FFT differs
         # from those by more than 1e-4 after the logarithm.
         time = torch.arange(self.window_length, dtype=torch.float64)
@@ -54,9 +57,9 @@ class TFSpectrogram(Frontend):
         frames = self.min_frames * (1 if self.pool is None else self.pool[1])
         return max(1, max(2, self.window_length + (frames - 1) * self.hop_length - padding) - self.pad_right)
 
-    def forward(self, waveform: Tensor) -> Tensor:
-        """`waveform [batch, samples]` to `features [batch, bins, frames]`."""
-        features = super().forward(waveform)
+    def finish(self, raw: Tensor) -> Tensor:
+        """What `raw_features` gave to `features [batch, bins, frames]`: as others do, then pooled."""
+        features = super().finish(raw)
         return features if self.pool is None else F.avg_pool2d(features, self.pool)
 
     def spectrogram(self, waveform: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ _PUBLIC = {
     "find_release": "voxnest.hub.releases",
     "fetch": "voxnest.hub.download",
     "convert": "voxnest.foreign.encoders",
+    "load_classifier": "voxnest.hub.checkpoint",
     "load_encoder": "voxnest.hub.checkpoint",
     "save_encoder": "voxnest.hub.checkpoint",
     "read_metadata": "voxnest.hub.checkpoint",

@@ -2,6 +2,8 @@
 
 Our file is enough to build the encoder again. Its metadata holds, as JSON under the key "voxnest", the format version,
 the registry name, the resolved settings, cosine thresholds per dimension, and whatever a training run wants to tell.
+A model that was trained to name speakers has its classifier in the same file: tensors whose keys begin with
+"classifier.", and the speakers' names in the metadata. Who only embeds passes over them.
 No code runs from such a file.
 """
 
@@ -22,6 +24,7 @@ from voxnest.foreign.reading import SUFFIXES, is_model_directory, is_pytorch_fil
 from voxnest.foreign.weights import load_weights
 from voxnest.hub.download import check_digest, fetch
 from voxnest.hub.releases import find_release, names_release, published_models
+from voxnest.models.classifier import SpeakerClassifier
 from voxnest.models.device import find_device
 from voxnest.models.encoder import SpeakerEncoder
 from voxnest.models.families import FAMILIES
@@ -32,19 +35,26 @@ DEFAULT = "default"
 """The name of the model that comes with voxnest."""
 DEFAULT_FILE = Path(__file__).parent / "default.safetensors"
 _FORMAT = 1
+_CLASSIFIER = "classifier."
 _DESCRIPTION = "what voxnest writes: format, name, config, thresholds, metadata"
 _EXPECTED = "a checkpoint such as runs/NAME/best.safetensors, or a name of `voxnest models weights`"
 _SUFFIXES = (".safetensors", *SUFFIXES)
 _IN_DIRECTORY = ("best.safetensors", "last.safetensors", "best.pt", "latest.pt")
 
 
-def save_encoder(encoder: SpeakerEncoder, path: str | Path, metadata: dict[str, Any] | None = None) -> None:
+def save_encoder(
+    encoder: SpeakerEncoder,
+    path: str | Path,
+    metadata: dict[str, Any] | None = None,
+    classifier: SpeakerClassifier | None = None,
+) -> None:
     """Write weights and configuration to `path` (usually `*.safetensors`), replacing it only when complete.
 
     Args:
         encoder: what to save; its `thresholds` go with it.
         path: where to.
         metadata: anything that JSON can hold, given back by `read_metadata`.
+        classifier: of the speakers it was trained on, given back by `load_classifier`.
 
     Raises:
         CheckpointError: if it cannot be written (a full disk, say); what was there before is kept.
@@ -57,7 +67,11 @@ def save_encoder(encoder: SpeakerEncoder, path: str | Path, metadata: dict[str, 
         "thresholds": encoder.thresholds,
         "metadata": metadata or {},
     }
-    weights = {key: value.detach().cpu().contiguous() for key, value in encoder.state_dict().items()}
+    state = encoder.state_dict()
+    if classifier is not None:
+        header["classifier"] = {"speakers": classifier.speakers, "scale": classifier.scale}
+        state |= {f"{_CLASSIFIER}{key}": value for key, value in classifier.state_dict().items()}
+    weights = {key: value.detach().cpu().contiguous() for key, value in state.items()}
     with writing(path, CheckpointError), atomic_write(path) as temporary:
         try:
             save_file(weights, temporary, metadata={"voxnest": json.dumps(header)})
@@ -146,6 +160,38 @@ def load_encoder(
     return _load(source, train_type, dataset, sha256, progress).to(place)
 
 
+def load_classifier(source: str | Path, *, device: str | torch.device = "cpu") -> SpeakerClassifier:
+    """The classifier that was saved with an encoder: which of the speakers of its training an embedding is of.
+
+    Args:
+        source: a voxnest checkpoint, or a directory with one (of a run: its best).
+        device: where to put it; see `load_encoder`.
+
+    Raises:
+        CheckpointError: the file is missing or damaged, or has no classifier.
+    """
+    place = find_device(device)
+    path = _file_in(DEFAULT_FILE if source == DEFAULT else source)
+    header = {} if is_pytorch_file(path) else read_metadata(path)
+    described = header.get("classifier")
+    if described is None:
+        expected = "a run of `task: identification`, which keeps one"
+        raise CheckpointError(path, "a model without a classifier of speakers", expected)
+    try:
+        with safe_open(path, framework="pt") as file:
+            keys = [key for key in file.keys() if key.startswith(_CLASSIFIER)]  # noqa: SIM118
+            found = {key.removeprefix(_CLASSIFIER): file.get_tensor(key) for key in keys}
+        weight, bias = found["weight"].float(), found.get("bias")
+        names = [str(name) for name in described["speakers"]]
+        scale = float(described["scale"])
+        classifier = SpeakerClassifier(names, weight, None if bias is None else bias.float(), scale=scale)
+    except (ConfigError, SafetensorError, *MALFORMED) as error:
+        raise CheckpointError(path, f"a classifier that does not fit: {' '.join(str(error).split())}") from error
+    if not all(value.isfinite().all() for value in classifier.state_dict().values()):
+        raise CheckpointError(path, "a classifier with NaN or infinite numbers")
+    return classifier.to(place).eval()
+
+
 def _load(
     source: str | Path, train_type: str | None, dataset: str | None, sha256: str | None, progress: bool
 ) -> SpeakerEncoder:
@@ -224,7 +270,8 @@ def _read_own(path: Path) -> SpeakerEncoder:
         raise CheckpointError(path, f"describes a model that cannot be built: {error}") from error
     try:
         with safe_open(path, framework="pt") as file:
-            weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            keys = [key for key in file.keys() if not key.startswith(_CLASSIFIER)]  # noqa: SIM118
+            weights = {key: file.get_tensor(key) for key in keys}
         shapes = {key: value.shape for key, value in planned.state_dict().items()}
         fits = all(shapes.get(key) == value.shape for key, value in weights.items())
         encoder = family.build(header["config"], name) if fits else planned

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -19,9 +19,10 @@ from voxnest.errors import AudioError, CheckpointError
 from voxnest.inference.quality import QualityMeter
 from voxnest.inference.recordings import recording_names
 from voxnest.models.blame import blame_recording
-from voxnest.models.encoding import MAX_DURATION, eval_mode, mean_embedding, parts
+from voxnest.models.encoding import MAX_DURATION, eval_mode, mean_embedding, parts, window_embeddings
 
 if TYPE_CHECKING:
+    from voxnest.corpora.manifest import Utterance
     from voxnest.models.encoder import SpeakerEncoder
 
 Progress = Callable[[int, int], None]
@@ -29,6 +30,7 @@ Progress = Callable[[int, int], None]
 
 # Each worker holds the activations of `max_duration` seconds: hundreds of MB in the larger models.
 _MOST_WORKERS = 8
+_LONGEST_WITH_WINDOWS = 600.0  # seconds whose features are in memory at once
 _TICK = 0.2  # seconds between two looks at what the threads have done
 
 
@@ -59,6 +61,7 @@ def embed_files(
     progress: Progress | None = None,
     on_error: Literal["raise", "skip"] = "raise",
     max_duration: float = MAX_DURATION,
+    window: float | None = None,
 ) -> Embeddings:
     """Embed whole recordings at full size, each read once.
 
@@ -78,6 +81,8 @@ def embed_files(
         on_error: "raise" at the first recording that cannot be used, or "skip" it and list it in the result's
             `failures`.
         max_duration: the longest part given to the network at once, in seconds.
+        window: rather than recordings or parts, give the network windows of so many seconds, each half over the last,
+            and take the mean of their embeddings; see `window_embeddings`.
 
     Returns:
         Embeddings by the path as given (as a string).
@@ -87,20 +92,53 @@ def embed_files(
             not finite.
         CheckpointError: the encoder gives no finite embedding of any recording.
         ConfigError: `paths` are not paths.
-        ValueError: a `max_duration` that is not positive.
+        ValueError: a `max_duration` or `window` that is not positive.
     """
-    if not max_duration > 0:
-        raise ValueError(f"max_duration must be a positive number of seconds, not {max_duration}")
-    names = recording_names(paths)
     folder = Path(root) if root is not None else Path()
+    spans = {name: _Span(folder / name) for name in recording_names(paths)}
+    return _embed_spans(encoder, spans, progress, on_error, max_duration, window)
+
+
+def embed_utterances(
+    encoder: SpeakerEncoder,
+    utterances: Iterable[Utterance],
+    *,
+    progress: Progress | None = None,
+    on_error: Literal["raise", "skip"] = "raise",
+    window: float | None = None,
+) -> Embeddings:
+    """As `embed_files`, of the utterances of a manifest: `{id: [embedding_dim]}`."""
+    spans = {item.id: _Span(item.path, item.offset, item.duration) for item in utterances}
+    return _embed_spans(encoder, spans, progress, on_error, MAX_DURATION, window)
+
+
+class _Span(NamedTuple):
+    """A file, or so many seconds of it from an offset."""
+
+    path: Path
+    offset: float = 0.0
+    duration: float | None = None
+
+
+def _embed_spans(
+    encoder: SpeakerEncoder,
+    spans: Mapping[str, _Span],
+    progress: Progress | None,
+    on_error: Literal["raise", "skip"],
+    max_duration: float,
+    window: float | None,
+) -> Embeddings:
+    for name, value in (("max_duration", max_duration), ("window", window)):
+        if value is not None and not value > 0:
+            raise ValueError(f"{name} must be a positive number of seconds, not {value}")
     result = Embeddings()
-    work = _Work(encoder, max_duration, len(names))
+    work = _Work(encoder, max_duration, window, len(spans))
 
     def collect(name: str, future: Future[_Found]) -> None:
         while not wait([future], _TICK).done:
             work.report(progress)
         try:
-            found = _result(encoder, folder / name, future)
+            found = _result(encoder, spans[name].path, future)
         except AudioError as error:
             if on_error == "raise":
                 raise
@@ -115,8 +153,8 @@ def embed_files(
 
     with _workers(work) as (pool, workers):
         pending: deque[tuple[str, Future[_Found]]] = deque()
-        for name in names:
-            pending.append((name, pool.submit(work.embed, folder / name)))
+        for name, span in spans.items():
+            pending.append((name, pool.submit(work.embed, span)))
             if len(pending) > 2 * workers:  # hundreds of thousands of futures would be memory too
                 collect(*pending.popleft())
         while pending:
@@ -135,15 +173,16 @@ class _Found:
 class _Work:
     """What the threads do, and what they share: how many parts are done, and whether to go on."""
 
-    def __init__(self, encoder: SpeakerEncoder, max_duration: float, recordings: int) -> None:
-        self.encoder, self.max_duration = encoder, max_duration
+    def __init__(self, encoder: SpeakerEncoder, max_duration: float, window: float | None, recordings: int) -> None:
+        self.encoder, self.window = encoder, window
+        self.max_duration = max_duration if window is None else max(_LONGEST_WITH_WINDOWS, max_duration)
         self.stop = threading.Event()
         self._lock = threading.Lock()
         self._done, self._total = 0, recordings  # of parts; a recording is one until its length is known
         self._reported = (0, 0)
 
-    def embed(self, path: Path) -> _Found:
-        """Embed one recording.
+    def embed(self, span: _Span) -> _Found:
+        """Embed one recording, or a piece of one.
 
         Raises:
             AudioError: it cannot be read.
@@ -154,18 +193,30 @@ class _Work:
         device = next(self.encoder.parameters()).device
         embeddings, quality, left = [], QualityMeter(rate), 1
         try:
-            seconds = audio_info(path).duration
+            seconds = audio_info(span.path).duration if span.duration is None else span.duration
             pieces = parts(seconds, self.max_duration)
             self._count(total=len(pieces) - 1)
             left = len(pieces)
             for offset, duration in pieces:
                 if self.stop.is_set():
                     raise _Stopped
-                audio = read_audio(path, sample_rate=rate, offset=offset, duration=duration, min_duration=shortest)
+                if duration is None and span.duration is not None:
+                    duration = span.duration - offset
+                audio = read_audio(
+                    span.path,
+                    sample_rate=rate,
+                    offset=span.offset + offset,
+                    duration=duration,
+                    min_duration=shortest,
+                )
                 quality.add(audio.samples)
                 with torch.inference_mode():  # of this thread: PyTorch has one such mode per thread
                     waveform = torch.from_numpy(audio.samples)[None].to(device)
-                    embeddings.append(self.encoder(waveform)[0].float().cpu().numpy())
+                    if self.window is None:
+                        embeddings.append(self.encoder(waveform)[0].float().cpu().numpy())
+                    else:
+                        windows = window_embeddings(self.encoder, waveform, self.window)
+                        embeddings.append(windows.mean(dim=0).cpu().numpy())
                 self._count(done=1)
                 left -= 1
         finally:

@@ -156,7 +156,7 @@ class SpeakerEncoder(nn.Module):
         if len(lengths) and not self.min_samples <= int(lengths.min()) <= int(lengths.max()) <= waveform.shape[1]:
             found = f"{int(lengths.min())} to {int(lengths.max())} samples"
             raise AudioError("lengths", found, f"{self.min_samples} to {waveform.shape[1]}")
-        embedding = self.head.linear.weight.new_zeros(len(waveform), self.embedding_dim)
+        embedding = next(self.parameters()).new_zeros(len(waveform), self.embedding_dim)
         for length in lengths.unique().tolist():
             alike = (lengths == length).nonzero()[:, 0].to(waveform.device)
             embedding = embedding.index_copy(0, alike, self(waveform[alike, :length]))

@@ -19,6 +19,7 @@ from voxnest.models.encoder import as_waveform
 if TYPE_CHECKING:
     from voxnest.models.encoder import Recordings, SpeakerEncoder, Waveform
 
+_WINDOWS_AT_ONCE = 16
 MAX_DURATION = 60.0
 """The longest part given to the network at once, in seconds: its memory grows with the length."""
 
@@ -65,6 +66,36 @@ def mean_embedding(embeddings: np.ndarray) -> np.ndarray:
     norms = np.linalg.norm(embeddings.astype(np.float64), axis=1, keepdims=True)
     mean = (embeddings / np.maximum(norms, np.finfo(np.float32).tiny)).mean(axis=0)
     return (mean * norms.mean()).astype(np.float32)
+
+
+def window_embeddings(encoder: SpeakerEncoder, waveform: torch.Tensor, window: float) -> torch.Tensor:
+    """Embeddings of windows that slide over a recording by half their length, `[windows, embedding_dim]` float32.
+
+    The windows are cut from the features of the whole recording, and what is left at its end is shorter than half a
+    window; a recording shorter than a window is repeated.
+
+    Args:
+        encoder: in eval mode.
+        waveform: `[1, samples]`, on its device.
+        window: in seconds.
+
+    Raises:
+        AudioError: a window is shorter than the encoder needs.
+
+    Source: the tests of AutoSpeech (arXiv 2005.03215), which stretches recordings that are too short.
+    """
+    frontend: Any = encoder.frontend
+    samples = round(window * encoder.sample_rate)
+    if samples < encoder.min_samples:
+        least = encoder.min_samples / encoder.sample_rate
+        raise AudioError("window", f"{window:g} s", f"{least:g} s or more, which {encoder.name} needs")
+    if waveform.shape[1] < samples:
+        waveform = waveform.repeat(1, -(-samples // waveform.shape[1]))[:, :samples]
+    raw = frontend.raw_features(waveform)
+    frames = min(max(round(samples / frontend.hop_length), frontend.min_frames), raw.shape[2])
+    windows = raw[0].unfold(1, frames, max(1, frames // 2)).transpose(0, 1)
+    blocks: list[Any] = [encoder.embed_features(frontend.finish(part)) for part in windows.split(_WINDOWS_AT_ONCE)]
+    return torch.cat(blocks).float()
 
 
 def _read(path: str | Path, encoder: SpeakerEncoder) -> Iterator[np.ndarray]:

@@ -1,6 +1,8 @@
 """All families of networks, by architecture."""
 
 from voxnest.models import (
+    autospeech,
+    autospeech_resnet,
     campplus,
     df_resnet,
     ecapa,
@@ -15,6 +17,20 @@ from voxnest.models import (
 )
 from voxnest.models.family import Family
 
-_MODULES = (redimnet, redimnet2, ecapa, ecapa2, campplus, resnet, df_resnet, eres2net, next_tdnn, xvector, vgg_m)
+_MODULES = (
+    redimnet,
+    redimnet2,
+    ecapa,
+    ecapa2,
+    campplus,
+    resnet,
+    df_resnet,
+    eres2net,
+    next_tdnn,
+    xvector,
+    vgg_m,
+    autospeech,
+    autospeech_resnet,
+)
 
 FAMILIES: dict[str, Family] = {module.FAMILY.architecture: module.FAMILY for module in _MODULES}

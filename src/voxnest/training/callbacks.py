@@ -84,6 +84,8 @@ class RunControl(L.Callback):
             group["lr"] = lr * group["lr_scale"]
         assert module.criterion is not None
         module.criterion.base_loss.margin = margin_at(self.fraction, config.loss)  # type: ignore[assignment]
+        if hasattr(backbone := module.encoder.backbone, "progress"):
+            backbone.progress = self.fraction  # type: ignore[assignment]
         frozen = config.stages.projection_only or trainer.global_step < config.stages.frozen_steps
         if frozen != module.frozen:
             module.set_frozen(frozen)
@@ -164,7 +166,9 @@ class RunCheckpoints(Checkpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up what was found before."""
-        self.best, self.last = state_dict["best"], state_dict["last"]
+        self.best, self.last = (
+            found and {"error": found.get("eer"), **found} for found in (state_dict["best"], state_dict["last"])
+        )  # older ones know but one error
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Validate first if the run was interrupted before it could."""
@@ -191,21 +195,21 @@ class RunCheckpoints(Checkpoint):
         if found is None:
             return
         dim = self.config.best_dim or module.encoder.embedding_dim
-        self.last = {"step": found.step, "eer": found.eer, "threshold": found.threshold}
-        self._improved = self.best is None or found.eer[dim] < self.best["eer"][dim]
+        self.last = {"step": found.step, "error": found.error, "threshold": found.threshold}
+        self._improved = self.best is None or found.error[dim] < self.best["error"][dim]
         if self._improved:
             self.best = self.last
         if trainer.is_global_zero:
             module.encoder.thresholds = dict(found.threshold)
             metadata = {
                 "step": found.step,
-                "eer": {str(d): rate for d, rate in found.eer.items()},
+                self.config.measure: {str(d): rate for d, rate in found.error.items()},
                 "threshold": {str(d): value for d, value in found.threshold.items()},
                 "ema": self.config.ema,
                 "seed": self.config.seed,
             }
             for name in ("last", "best") if self._improved else ("last",):
-                save_encoder(module.encoder, self.folder / f"{name}.safetensors", metadata)
+                save_encoder(module.encoder, self.folder / f"{name}.safetensors", metadata, module.classifier())
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write the checkpoints; stop if the validation was cut short."""

@@ -28,6 +28,7 @@ def check_places(config: TrainingConfig) -> None:
     """
     places = [("data.validation.trials", config.data.validation.trials)]
     places += [("data.validation.root", config.data.validation.root)]
+    places += [("data.validation.utterances", config.data.validation.utterances)]
     places += [("augmentation.noise", place) for place in config.augmentation.noise]
     places += [("augmentation.rirs", place) for place in config.augmentation.rirs]
     for key, place in places:

@@ -19,6 +19,7 @@ from pydantic import (
 SHORTEST_SEGMENT = 1.0  # seconds
 DEFAULT_EPOCHS = 20
 DEFAULT_HELD_OUT_SPEAKERS = 10
+DEFAULT_HELD_OUT_RECORDINGS = 0.1
 # Bounds are wide: what lies beyond is a slip, which would fail in hours or fill the memory.
 Fraction = Annotated[float, Field(ge=0, le=1)]
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
@@ -60,7 +61,8 @@ class Section(BaseModel):
 
 
 class ValidationData(Section):
-    """What the equal error rate is measured on: a trial list, or speakers held out of the training corpus."""
+    """What a validation measures on. Of verification, the equal error rate on a trial list, or on speakers held out of
+    the training corpus; of identification, the Top-1 error on a manifest, or on recordings held out of it."""
 
     trials: SafePath | None = None
     """A trial list (VoxCeleb's or Kaldi's format)."""
@@ -72,6 +74,10 @@ class ValidationData(Section):
     """Length in seconds of the pieces that the held-out speakers' recordings are cut into."""
     segments_per_speaker: Annotated[int, Field(ge=2, le=10**6)] = 20
     """The most pieces of a held-out speaker."""
+    utterances: SafePath | None = None
+    """For identification: a manifest folder of other recordings of the training's speakers."""
+    held_out_recordings: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """For identification, without `utterances`: the share of each speaker's sessions that is held out; 0.1 if null."""
 
     @model_validator(mode="after")
     def _one_kind(self) -> "ValidationData":
@@ -79,6 +85,8 @@ class ValidationData(Section):
             raise ValueError("has both trials and held_out_speakers; expected one of them")
         if self.root is not None and self.trials is None:
             raise ValueError("has root without trials; expected both or neither")
+        if self.utterances is not None and self.held_out_recordings is not None:
+            raise ValueError("has both utterances and held_out_recordings; expected one of them")
         return self
 
 
@@ -92,6 +100,9 @@ class Data(Section):
     """Processes that read and augment; 0: a thread does; null: 0 on a CPU, up to 12 for a GPU."""
     cache_gb: Gigabytes = 2.0
     """Memory for decoded recordings, so that each is decoded once; 0: none."""
+    features: SafePath | None = None
+    """A folder in which the features of all recordings are kept, computed before the first step; null: they are made of
+    crops as they are needed, which costs less than it seems and allows augmentation."""
 
 
 class Crops(Section):
@@ -141,6 +152,8 @@ class Augmentation(Section):
     """Share of crops that get reverberation."""
     telephone_probability: Fraction = 0.0
     """Share of crops that go through a telephone line."""
+    reverse_probability: Fraction = 0.0
+    """Share of crops that are played backwards."""
     volume_db: Range = (-6.0, 6.0)
     """Gain in dB, drawn from this range."""
     noise_cache_gb: Gigabytes = 1.0
@@ -177,9 +190,10 @@ class Model(Section):
 
 
 class Loss(Section):
-    """Additive angular margin softmax over the speakers, asked of every prefix."""
+    """Additive angular margin softmax over the speakers, or plain cross-entropy, asked of every prefix."""
 
-    kind: Literal["aam", "subcenter"] = "aam"
+    kind: Literal["aam", "subcenter", "softmax"] = "aam"
+    """softmax: a linear classifier of the embedding as it is, not of its direction alone; without margin and scale."""
     margin: Annotated[float, Field(ge=0, lt=1.5)] = 0.2
     """In radians; 0 with `kind: aam` is the plain softmax of cosines."""
     margin_start: Annotated[float, Field(ge=0, lt=1.5)] = 0.0
@@ -190,6 +204,8 @@ class Loss(Section):
     easy_margin: bool = False
     sub_centers: Annotated[int, Field(ge=1, le=100)] = 3
     """Centers per speaker, for `kind: subcenter`."""
+    label_smoothing: BelowOne = 0.0
+    """Share of the target that is spread over all speakers, for `kind: softmax`."""
     dim_weights: list[Weight] | None = None
     """How much each prefix counts, in the order of the dims; null: all the same."""
     dim_margins: list[Fraction] | None = None
@@ -204,14 +220,14 @@ class Loss(Section):
 
 
 class Optimizer(Section):
-    """AdamW, SGD, or Muon for matrices and AdamW for the rest. One-dimensional weights are never decayed."""
+    """AdamW, Adam, SGD, or Muon for matrices and AdamW for the rest. One-dimensional weights are never decayed."""
 
-    name: Literal["adamw", "sgd", "muon"] = "adamw"
+    name: Literal["adamw", "adam", "sgd", "muon"] = "adamw"
     lr: Annotated[float, Field(gt=0, le=100)] = 1e-3
     """The highest learning rate."""
     weight_decay: Annotated[float, Field(ge=0, le=100)] = 0.05
     betas: tuple[BelowOne, BelowOne] = (0.9, 0.98)
-    """For adamw, and what muon leaves to it."""
+    """For adamw and adam, and what muon leaves to it."""
     momentum: BelowOne = 0.9
     """For sgd (Nesterov)."""
 
@@ -277,6 +293,9 @@ class Stages(Section):
 class TrainingConfig(Section):
     """A training run. Paths are relative to the current folder."""
 
+    task: Literal["verification", "identification"] = "verification"
+    """identification: a validation asks which speaker of the training a recording is of, and the encoders that are
+    written carry the classifier."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     output: SafePath | None = None
     """The run folder; null: `runs/<name of the configuration file>`."""
@@ -296,4 +315,32 @@ class TrainingConfig(Section):
     ema: BelowOne = 0.0
     """Decay of a moving average of the weights, which is then validated and exported; 0: off."""
     best_dim: Count | None = None
-    """The embedding size whose equal error rate decides which checkpoint is best; null: the largest."""
+    """The embedding size whose error decides which checkpoint is best; null: the largest."""
+
+    @property
+    def measure(self) -> str:
+        """What a validation finds, by the name it has in files; the lower, the better."""
+        return "eer" if self.task == "verification" else "top1_error"
+
+    @model_validator(mode="after")
+    def _data_of_the_task(self) -> "TrainingConfig":
+        validation = self.data.validation
+        if self.data.features is not None:
+            self._kept_features()
+        other = ("utterances", "held_out_recordings")
+        if self.task == "identification":
+            other = ("trials", "held_out_speakers")
+        for name in other:
+            if getattr(validation, name) is not None:
+                raise ValueError(f"has data.validation.{name} with task: {self.task}; expected none")
+        return self
+
+    def _kept_features(self) -> None:
+        """Refuse what is done to waveforms, of which there are none when features are kept."""
+        found = [f"crops.speeds {self.crops.speeds}"] if self.crops.speeds != [1.0] else []
+        for name in ("noise_probability", "reverberation_probability", "telephone_probability", "volume_db"):
+            value = getattr(self.augmentation, name)
+            if value not in (0.0, (0.0, 0.0)):
+                found.append(f"augmentation.{name} {value}")
+        if found:
+            raise ValueError(f"has data.features with {found[0]}; expected none: kept features cannot be augmented")

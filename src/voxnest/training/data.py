@@ -17,11 +17,14 @@ from voxnest.corpora.manifest import Utterance, check_files, is_manifest, missin
 from voxnest.corpora.prepare import UNREADABLE, prepare
 from voxnest.corpora.trials import Trial, check_recordings, find_root, read_trials
 from voxnest.crops.augmentation import Augmentation
+from voxnest.crops.corpus_statistics import corpus_statistics
 from voxnest.crops.dataset import CropDataset
+from voxnest.crops.features import FeatureCache, FeatureCrops
 from voxnest.crops.loading import CropLoader, make_loader
 from voxnest.errors import CorpusError
+from voxnest.frontends import Frontend
 from voxnest.training.config import DEFAULT_EPOCHS, Crops, TrainingConfig
-from voxnest.training.held_out import check_speakers, split_speakers, write_segments
+from voxnest.training.held_out import check_speakers, split_recordings, split_speakers, write_segments
 from voxnest.training.interruption import StopSignals, WorkerStart
 from voxnest.training.schedules import Limits, duration_at
 
@@ -41,11 +44,14 @@ class SpeakerData(L.LightningDataModule):
         config: of the run.
         progress: called with the files looked at and their total while a corpus is prepared.
         stop: the signals that end a wait for the next batch.
+        frontend: of the encoder; one that normalises by a corpus is told the mean and deviation of the training
+            utterances, unless it came with them.
 
     Attributes:
         crops: the training crops; from `setup` on, as the others.
         loader: of the crops.
-        trials: what a validation scores.
+        trials: what a validation of verification scores.
+        known: the recordings that a validation of identification names the speakers of.
         trials_root: the folder that their paths are relative to.
         utterances: number of training utterances.
         hours: of training speech.
@@ -57,6 +63,7 @@ class SpeakerData(L.LightningDataModule):
     crops: CropDataset
     loader: CropLoader
     trials: Sequence[Trial]
+    known: Sequence[Utterance]
     trials_root: Path
 
     def __init__(
@@ -64,14 +71,16 @@ class SpeakerData(L.LightningDataModule):
         config: TrainingConfig,
         progress: Callable[[int, int], None] | None = None,
         stop: StopSignals | None = None,
+        frontend: Frontend | None = None,
     ) -> None:
         super().__init__()
-        self.stop = stop or StopSignals()
+        self.stop, self.frontend = stop or StopSignals(), frontend
         assert config.output is not None
         self.config, self.folder, self.progress = config, config.output, progress
         self.prepare_data_per_node = False
         self.batches_done = 0
         self.utterances, self.hours = 0, 0.0
+        self.trials, self.known = [], []
         self.left_out: tuple[int, Path] | None = None
         self.unreadable: dict[Path, str] = {}
 
@@ -107,9 +116,44 @@ class SpeakerData(L.LightningDataModule):
         utterances = read_manifest(self.manifest)
         if self.manifest == source:
             self._check_files(utterances)
-        if self.config.data.validation.trials is None and not self._held_out_trials.exists():
-            _, held_out = split_speakers(utterances, self.config)
+        training, held_out = self._divided(utterances)
+        if self._holds_out_speakers and not self._held_out_trials.exists():
             self.unreadable |= write_segments(held_out, self._held_out_trials, self.config)
+        self._find_statistics(training, self.progress)
+        if (cache := self._feature_cache(training)) is not None:
+            cache.build(progress=self.progress)
+
+    def _find_statistics(
+        self, utterances: Sequence[Utterance], progress: Callable[[int, int], None] | None = None
+    ) -> None:
+        """Tell a front end that asks for them the statistics of the training utterances; found once for a run."""
+        if self.frontend is not None and self.frontend.wants_statistics:
+            found = corpus_statistics(
+                self.frontend, utterances, self.folder / "feature-statistics.json", progress=progress
+            )
+            self.frontend.set_statistics(*map(torch.from_numpy, found))
+
+    def _feature_cache(self, utterances: Sequence[Utterance]) -> FeatureCache | None:
+        folder = self.config.data.features
+        return None if folder is None or self.frontend is None else FeatureCache(folder, self.frontend, utterances)
+
+    @property
+    def _holds_out_speakers(self) -> bool:
+        return self.config.task == "verification" and self.config.data.validation.trials is None
+
+    def _divided(self, utterances: list[Utterance]) -> tuple[list[Utterance], list[Utterance]]:
+        """The utterances that are trained on, and those that a validation is made of."""
+        validation = self.config.data.validation
+        if self.config.task == "verification":
+            return (utterances, []) if validation.trials else split_speakers(utterances, self.config)
+        if validation.utterances is None:
+            return split_recordings(utterances, self.config)
+        known, speakers = read_manifest(validation.utterances), {utterance.speaker for utterance in utterances}
+        if strangers := sorted({utterance.speaker for utterance in known} - speakers):
+            found = f"{len(strangers)} speakers that are not trained on, such as {strangers[0]!r}"
+            raise CorpusError(validation.utterances, found, f"other recordings of the speakers of {self.manifest}")
+        check_files(known, validation.utterances)
+        return utterances, known
 
     def setup(self, stage: str) -> None:
         """Read manifest and trials, and make the crops.
@@ -123,27 +167,22 @@ class SpeakerData(L.LightningDataModule):
         config, validation = self.config, self.config.data.validation
         utterances = read_manifest(self.manifest)
         check_speakers(config.data.train, {utterance.speaker for utterance in utterances})
-        listed = validation.trials or self._held_out_trials
-        self.trials = read_trials(listed)
-        if validation.trials is None:
-            self.trials_root = listed.parent
-            utterances, _ = split_speakers(utterances, config)
+        utterances, held_out = self._divided(utterances)
+        if config.task == "identification":
+            self.known = held_out
         else:
-            self.trials_root = validation.root or find_root(listed, self.trials)
-        if self.trainer.is_global_zero:
-            check_recordings(self.trials, self.trials_root, listed)
+            listed = validation.trials or self._held_out_trials
+            self.trials = read_trials(listed)
+            if validation.trials is None:
+                self.trials_root = listed.parent
+            else:
+                self.trials_root = validation.root or find_root(listed, self.trials)
+            if self.trainer.is_global_zero:
+                check_recordings(self.trials, self.trials_root, listed)
+        self._find_statistics(utterances)
         self.utterances = len(utterances)
         self.hours = sum(utterance.duration for utterance in utterances) / 3600
-        self.crops = CropDataset(
-            utterances,
-            duration=config.crops.duration,
-            speeds=config.crops.speeds,
-            augmentation=Augmentation(**dict(config.augmentation), seed=config.seed),
-            crops_per_epoch=config.crops.per_epoch,
-            balance=config.crops.balance,
-            cache_gb=config.data.cache_gb,
-            seed=config.seed,
-        )
+        self.crops = self._make_crops(utterances)
         device = self.trainer.strategy.root_device.type
         self.loader = make_loader(
             self.crops,
@@ -155,6 +194,27 @@ class SpeakerData(L.LightningDataModule):
             pin_memory=device == "cuda",
         )
         self.loader.worker_init_fn = WorkerStart()
+
+    def _make_crops(self, utterances: Sequence[Utterance]) -> CropDataset:
+        config = self.config
+        options: dict[str, Any] = {
+            "duration": config.crops.duration,
+            "crops_per_epoch": config.crops.per_epoch,
+            "balance": config.crops.balance,
+            "seed": config.seed,
+        }
+        if (cache := self._feature_cache(utterances)) is not None:
+            return FeatureCrops(
+                cache, utterances, reverse_probability=config.augmentation.reverse_probability, **options
+            )
+        augmentation = Augmentation(**dict(config.augmentation), seed=config.seed)
+        return CropDataset(
+            utterances,
+            speeds=config.crops.speeds,
+            augmentation=augmentation,
+            cache_gb=config.data.cache_gb,
+            **options,
+        )
 
     def train_dataloader(self) -> BatchStream:
         """The endless batches, from the first that was not trained on."""

@@ -1,4 +1,4 @@
-"""Speakers that are held out of training, and the trials that are made of their recordings."""
+"""What is held out of training: speakers, and the trials made of their recordings; or recordings of each speaker."""
 
 from __future__ import annotations
 
@@ -15,7 +15,12 @@ from voxnest.corpora.manifest import Utterance
 from voxnest.corpora.trials import make_trials, write_trials
 from voxnest.errors import AudioError, CorpusError
 from voxnest.files import atomic_write
-from voxnest.training.config import DEFAULT_HELD_OUT_SPEAKERS, SHORTEST_SEGMENT, TrainingConfig
+from voxnest.training.config import (
+    DEFAULT_HELD_OUT_RECORDINGS,
+    DEFAULT_HELD_OUT_SPEAKERS,
+    SHORTEST_SEGMENT,
+    TrainingConfig,
+)
 from voxnest.training.folder import writing
 
 
@@ -43,6 +48,43 @@ def split_speakers(utterances: Sequence[Utterance], config: TrainingConfig) -> t
     parts: tuple[list[Utterance], list[Utterance]] = [], []
     for utterance in utterances:
         parts[utterance.speaker in chosen].append(utterance)
+    return parts
+
+
+def split_recordings(
+    utterances: Sequence[Utterance], config: TrainingConfig
+) -> tuple[list[Utterance], list[Utterance]]:
+    """Divide into utterances to train on and others of the same speakers, for identification.
+
+    Whole sessions are held out; of a speaker with one session, recordings; of one with one recording, nothing.
+
+    Raises:
+        CorpusError: nothing can be held out.
+    """
+    share = config.data.validation.held_out_recordings or DEFAULT_HELD_OUT_RECORDINGS
+    rng = np.random.default_rng(config.seed)
+    sessions: dict[str, set[str]] = {}
+    for utterance in utterances:
+        sessions.setdefault(utterance.speaker, set()).add(utterance.session)
+
+    def group(utterance: Utterance) -> tuple[str, str]:
+        several = len(sessions[utterance.speaker]) > 1
+        return utterance.speaker, utterance.session if several else str(utterance.path)
+
+    groups: dict[str, set[str]] = {}
+    for utterance in utterances:
+        groups.setdefault(utterance.speaker, set()).add(group(utterance)[1])
+    chosen: set[tuple[str, str]] = set()
+    for speaker, names in sorted(groups.items()):
+        count = min(len(names) - 1, max(1, round(share * len(names))))
+        listed = sorted(names)
+        chosen |= {(speaker, listed[number]) for number in rng.permutation(len(listed))[:count]}
+    parts: tuple[list[Utterance], list[Utterance]] = [], []
+    for utterance in utterances:
+        parts[group(utterance) in chosen].append(utterance)
+    if not parts[1]:
+        expected = "a speaker with two or more, or data.validation.utterances"
+        raise CorpusError(config.data.train, "one recording of each speaker, none to hold out", expected)
     return parts
 
 

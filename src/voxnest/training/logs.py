@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from voxnest.training.module import TrainingModule
 
 
+MEASURES = {"eer": "Equal error rate", "top1_error": "Top-1 error"}
+SHORT = {"eer": "EER", "top1_error": "Top-1 error"}
 WIDE = 100
 """Columns of a terminal from which on everything finds room."""
 
@@ -73,7 +75,7 @@ class MetricsLog(L.Callback):
         """Log the error rates, and leave the time of the validation out of the speed."""
         module: TrainingModule = pl_module  # type: ignore[assignment]
         if module.validation is not None and trainer.is_global_zero:
-            rates = {f"eer/{dim}": rate for dim, rate in module.validation.eer.items()}
+            rates = {f"{self.config.measure}/{dim}": rate for dim, rate in module.validation.error.items()}
             self._write(trainer, rates)
         self._restart()
 
@@ -162,8 +164,8 @@ class Display(ProgressBar):
         """Print the error rates, to stay above the bar."""
         module: TrainingModule = pl_module  # type: ignore[assignment]
         if self._enabled and module.validation is not None:
-            rates = "  ".join(f"{dim}: {rate:.2%}" for dim, rate in module.validation.eer.items())
-            self.console.print(f"step {trainer.global_step}  EER  {rates}", highlight=False)
+            rates = "  ".join(f"{dim}: {rate:.2%}" for dim, rate in module.validation.error.items())
+            self.console.print(f"step {trainer.global_step}  {SHORT[self.config.measure]}  {rates}", highlight=False)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Take the bar away."""
@@ -194,13 +196,14 @@ class Display(ProgressBar):
         values = self.log_values.latest
         if not self._enabled or (self._progress is None and self.log_values.logged == self._printed):
             return
+        measure = self.config.measure
         total = f"/{self.control.limits.steps}" if self.control.limits.steps else ""
         parts = [f"step {trainer.global_step}{total}"]
         if "loss" in values:
             parts.append(f"loss {values['loss']:.3f}")
-        rates = [(int(name[4:]), rate) for name, rate in values.items() if name.startswith("eer/")]
+        rates = [(int(name.partition("/")[2]), rate) for name, rate in values.items() if name.startswith(measure)]
         if rates:
-            parts.append(f"EER {max(rates)[1]:.2%}")
+            parts.append(f"{SHORT[measure]} {max(rates)[1]:.2%}")
         if "loss" in values:
             parts.append(f"{values['crops_per_second']:.0f} crops/s")
             if self._progress is None or self.console.width >= WIDE:
@@ -227,7 +230,7 @@ class Display(ProgressBar):
             "model": f"{config.model.name}{overrides} · {parameters / 1e6:.2f} M parameters · {dims}-D",
             "corpus": f"{len(data.crops.speakers):,} speakers · {data.utterances:,} utterances · "
             f"{data.hours:.1f} h{classes}",
-            "trials": f"{len(data.trials):,}",
+            **({"known": f"{len(data.known):,} recordings"} if data.known else {"trials": f"{len(data.trials):,}"}),
             "training": f"{' or '.join(ends)} · {batch} crops of {config.crops.duration:g} s a step · "
             f"{len(data.loader):,} batches an epoch",
             "device": f"{module.device.type.upper()}{processes} · precision {config.trainer.precision}",

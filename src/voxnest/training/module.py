@@ -1,4 +1,4 @@
-"""The LightningModule: an encoder and its loss, the optimizer, freezing, validation by equal error rate."""
+"""The LightningModule: an encoder and its loss, the optimizer, freezing, validation."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from voxnest.errors import CheckpointError, ConfigError, VoxnestError
-from voxnest.evaluation import evaluate
+from voxnest.evaluation import evaluate, identify
 from voxnest.hub.checkpoint import load_encoder
-from voxnest.losses import AAMSoftmax, SubCenterAAMSoftmax
+from voxnest.losses import AAMSoftmax, LinearSoftmax, SubCenterAAMSoftmax
 from voxnest.matryoshka import MatryoshkaLoss, with_dims
 from voxnest.matryoshka.loss import bearable_margin
+from voxnest.models.classifier import SpeakerClassifier
 from voxnest.models.encoding import eval_mode
 from voxnest.training.interruption import StoppedAtOnce, StopSignals
 from voxnest.training.optimizers import MuonAdamW
@@ -33,10 +34,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Validation:
-    """What a validation found: per dimension the equal error rate (a fraction) and its threshold."""
+    """What a validation found, per dimension.
+
+    Attributes:
+        step: of the training.
+        error: equal error rate of verification, Top-1 error of identification; a fraction.
+        threshold: of the equal error rate; of identification there is none.
+    """
 
     step: int
-    eer: dict[int, float]
+    error: dict[int, float]
     threshold: dict[int, float]
 
 
@@ -95,6 +102,8 @@ def build_criterion(loss: Loss, dims: tuple[int, ...], num_classes: int) -> Matr
     base: AAMSoftmax
     if loss.kind == "subcenter":
         base = SubCenterAAMSoftmax(dims[-1], num_classes, sub_centers=loss.sub_centers, **options)
+    elif loss.kind == "softmax":
+        base = LinearSoftmax(dims[-1], num_classes, loss.label_smoothing)
     else:
         base = AAMSoftmax(dims[-1], num_classes, **options)
     return MatryoshkaLoss(base, dims, loss.dim_weights, loss.dim_margins or [bearable_margin(dim) for dim in dims])
@@ -158,7 +167,8 @@ class TrainingModule(L.LightningModule):
         centers = []
         with eval_mode(self.encoder):
             for batch in crops.of_each_class(_CROPS_OF_A_CLASS, batch_size=64):
-                embedding = nn.functional.normalize(self.encoder(batch["waveform"].to(self.device)))
+                inputs = (batch[name].to(self.device) if name in batch else None for name in ("waveform", "features"))
+                embedding = nn.functional.normalize(self._embed_eagerly(*inputs)[self.encoder.embedding_dim])
                 centers.append(embedding.unflatten(0, (-1, _CROPS_OF_A_CLASS)).mean(dim=1))
         return torch.cat(centers)
 
@@ -183,7 +193,7 @@ class TrainingModule(L.LightningModule):
         return self
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """AdamW, SGD or Muon, over groups: head and classes or the rest of the encoder, decayed or not."""
+        """AdamW, Adam, SGD or Muon, over groups: head and classes or the rest of the encoder, decayed or not."""
         assert self.criterion is not None
         options, body = self.config.optimizer, {id(p) for part in self.body for p in part.parameters()}
         groups: dict[tuple[bool, bool, bool], list[nn.Parameter]] = {}
@@ -206,18 +216,25 @@ class TrainingModule(L.LightningModule):
         fused = self.device.type in ("cpu", "cuda") and self.config.trainer.precision != "16-mixed"
         if options.name == "muon":
             return MuonAdamW(described, betas=options.betas, fused=fused)
+        if options.name == "adam":
+            return torch.optim.Adam(described, betas=options.betas, fused=fused)
         if options.name == "adamw":
             return torch.optim.AdamW(described, betas=options.betas, fused=fused)
         momentum = options.momentum
         return torch.optim.SGD(described, momentum=momentum, nesterov=momentum > 0, fused=fused)
 
-    def _embed_eagerly(self, waveform: Tensor) -> dict[int, Tensor]:
-        return self.encoder(waveform, all_dims=True)
+    def _embed_eagerly(self, waveform: Tensor | None, features: Tensor | None) -> dict[int, Tensor]:
+        """Of a batch that has either waveforms or raw features that were kept."""
+        if features is None:
+            assert waveform is not None
+            return self.encoder(waveform, all_dims=True)
+        finish: Any = self.encoder.frontend.finish
+        return self.encoder.embed_features(finish(features), all_dims=True)  # type: ignore[return-value]
 
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
-        """Loss of one batch: `waveform [batch, samples]` and `label [batch]`."""
+        """Loss of one batch: `waveform [batch, samples]` or `features [batch, bins, frames]`, and `label [batch]`."""
         assert self.criterion is not None
-        loss, self.losses = self.criterion(self._embed(batch["waveform"]), batch["label"])
+        loss, self.losses = self.criterion(self._embed(batch.get("waveform"), batch.get("features")), batch["label"])
         self.loss = loss.detach()
         self._note_finite(self.loss)
         return loss
@@ -247,12 +264,7 @@ class TrainingModule(L.LightningModule):
             try:
                 # Not under the autocast of mixed precision, so that `voxnest evaluate` finds the same.
                 with self.stop.at_once(), torch.autocast(self.device.type, enabled=False):
-                    dims = evaluate(self.encoder, data.trials, data.trials_root).dims
-                outcome = Validation(
-                    self.trainer.global_step,
-                    {dim: result.eer for dim, result in dims.items()},
-                    {dim: result.threshold for dim, result in dims.items()},
-                )
+                    outcome = Validation(self.trainer.global_step, *self._validate(data))
             except VoxnestError as error:
                 outcome = error
             except StoppedAtOnce:
@@ -264,5 +276,29 @@ class TrainingModule(L.LightningModule):
             self.validation, self.interrupted = None, outcome
             return
         self.validation = outcome
-        rates = {f"eer/{dim}": value for dim, value in outcome.eer.items()}
+        rates = {f"{self.config.measure}/{dim}": value for dim, value in outcome.error.items()}
         self.log_dict(rates, logger=False, batch_size=1)  # for other callbacks; logged by ours
+
+    def _validate(self, data: SpeakerData) -> tuple[dict[int, float], dict[int, float]]:
+        """Errors, and thresholds if there are any, per dimension."""
+        if self.config.task == "identification":
+            classifier = self.classifier()
+            assert classifier is not None
+            found = identify(self.encoder, classifier, data.known)
+            return {dim: 1 - share.value for dim, share in found.top1.items()}, {}
+        dims = evaluate(self.encoder, data.trials, data.trials_root).dims
+        return ({dim: item.eer for dim, item in dims.items()}, {dim: item.threshold for dim, item in dims.items()})
+
+    def classifier(self) -> SpeakerClassifier | None:
+        """What tells the speakers of the training apart as they are now, if that is the task."""
+        if self.config.task != "identification":
+            return None
+        assert self.criterion is not None
+        data: SpeakerData = self.trainer.datamodule  # type: ignore[attr-defined]
+        base, names = self.criterion.base_loss, data.crops.speakers
+        assert isinstance(base, AAMSoftmax)
+        plain = data.crops.plain_speed * len(names)
+        centers = len(base.weight) // base.num_classes
+        weight = base.weight[plain * centers : (plain + len(names)) * centers]
+        bias = base.bias[plain : plain + len(names)] if isinstance(base, LinearSoftmax) else None
+        return SpeakerClassifier(names, weight, bias, scale=base.scale)

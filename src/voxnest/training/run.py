@@ -93,13 +93,14 @@ def _train(
     module.stop = control.stop
     log = MetricsLog(config, control)
     display = Display(config, control, log, console)
-    data = SpeakerData(config, display.preparing, control.stop)
+    data = SpeakerData(config, display.preparing, control.stop, module.encoder.frontend)  # type: ignore[arg-type]
     checkpoints = RunCheckpoints(config, control)
     average = [MovingAverage(config.ema)] if config.ema else []
+    columns = metric_names(module.encoder.dims, config.measure)
     trainer = _make_trainer(
         config,
         callbacks=[control, *average, log, display, *callbacks, checkpoints],
-        logger=[MetricsFile(folder.metrics, metric_names(module.encoder.dims), step), Events(folder.path, step)],
+        logger=[MetricsFile(folder.metrics, columns, step), Events(folder.path, step)],
     )
     control.stop.end_others = partial(_end_others, trainer)
     if is_first_process():
@@ -124,8 +125,8 @@ def _train(
         folder=folder.path,
         step=trainer.global_step,
         minutes=control.clock.elapsed / 60,
-        last=checkpoints.last["eer"],
-        best=checkpoints.best["eer"],
+        last=checkpoints.last["error"],
+        best=checkpoints.best["error"],
         best_step=checkpoints.best["step"],
         unreadable=unreadable,
     )

@@ -23,7 +23,9 @@ def lr_factor(fraction: float, schedule: Schedule) -> float:
 
 
 def margin_at(fraction: float, loss: Loss) -> float:
-    """The margin of the loss in radians: linear between the ends of its ramp."""
+    """The margin of the loss in radians: linear between the ends of its ramp; softmax has none."""
+    if loss.kind == "softmax":
+        return 0.0
     start, end = loss.margin_ramp
     done = float(fraction >= end) if start == end else min(1.0, max(0.0, (fraction - start) / (end - start)))
     return loss.margin_start + (loss.margin - loss.margin_start) * done

@@ -68,18 +68,19 @@ class Comparison:
     parameters: float
     gmacs: float
     published_parameters: float
-    published_gmacs: float
+    published_gmacs: float | None
     note: str
 
     @property
-    def differences(self) -> tuple[float, float]:
-        """Of parameters and GMACs, as fractions of the published ones."""
-        return self.parameters / self.published_parameters - 1, self.gmacs / self.published_gmacs - 1
+    def differences(self) -> tuple[float, float | None]:
+        """Of parameters and GMACs, as fractions of the published ones; None where those are not published."""
+        gmacs = None if self.published_gmacs is None else self.gmacs / self.published_gmacs - 1
+        return self.parameters / self.published_parameters - 1, gmacs
 
     @property
     def differs(self) -> bool:
         """One of them by more than `TOLERANCE`."""
-        return any(abs(difference) > TOLERANCE for difference in self.differences)
+        return any(abs(difference or 0.0) > TOLERANCE for difference in self.differences)
 
     @property
     def explained(self) -> bool:
@@ -88,8 +89,8 @@ class Comparison:
 
 
 def compare_with_published(name: str) -> Comparison | None:
-    """Compare the counts of a model of the registry; None if none were published."""
+    """Compare the counts of a model of the registry; None if no parameters were published."""
     published = CARDS[name].published
-    if published.parameters is None or published.gmacs is None:
+    if published.parameters is None:
         return None
     return Comparison(name, *kept_counts(name), published.parameters, published.gmacs, published.note)

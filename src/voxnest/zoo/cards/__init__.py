@@ -2,6 +2,7 @@
 
 from voxnest.zoo.card import Card
 from voxnest.zoo.cards import (
+    autospeech,
     campplus,
     df_resnet,
     ecapa,
@@ -14,6 +15,6 @@ from voxnest.zoo.cards import (
     xvector,
 )
 
-_FAMILIES = (redimnet, redimnet2, ecapa, campplus, resnet, df_resnet, eres2net, next_tdnn, xvector, vgg_m)
+_FAMILIES = (redimnet, redimnet2, ecapa, campplus, resnet, df_resnet, eres2net, next_tdnn, xvector, vgg_m, autospeech)
 
 CARDS: dict[str, Card] = {name: card for family in _FAMILIES for name, card in family.CARDS.items()}
