@@ -25,12 +25,12 @@ from voxnest.corpora.trials import find_speakers, index_trials, read_trials
 from voxnest.corpora.utterances import read_corpus
 from voxnest.evaluation import compute_eer, eer_replicates
 from voxnest.evaluation.evaluating import find_root
-from voxnest.evaluation.scoring import score_indexed
 from voxnest.hub.checkpoint import load_encoder
 from voxnest.inference import embed_files
 from voxnest.matryoshka import with_dims
 from voxnest.matryoshka.fit import Method, fit
 from voxnest.models.encoder import SpeakerEncoder
+from voxnest.scoring import score_indexed
 
 DIMS = (8, 16, 32, 64, 128)
 Rates = dict[int, tuple[float, np.ndarray]]

@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 
 import voxnest
-from voxnest.synthesis.corpus import make_synthetic_corpus, write_trials
+from voxnest.evaluation import write_trials
+from voxnest.synthesis.corpus import make_synthetic_corpus, make_synthetic_trials
 
 CONFIG = """
 output: {folder}/run
@@ -30,7 +31,7 @@ def main(folder: str, steps: str = "100") -> None:
     if not (place / "trials.txt").exists():
         make_synthetic_corpus(place / "train", speakers=20)
         make_synthetic_corpus(place / "test", speakers=6, first_speaker=20)
-        write_trials(place / "test", place / "trials.txt")
+        write_trials(make_synthetic_trials(place / "test"), place / "trials.txt")
     (place / "config.yaml").write_text(CONFIG.format(folder=folder, steps=steps))
     voxnest.train(voxnest.load_config(place / "config.yaml"))
 

@@ -1,9 +1,13 @@
 """What every test may ask for: the golden files, and the real speech that lies beside a developer's checkout."""
 
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from voxnest.cli.app import app
+from voxnest.cli.main import run as run_app
 
 # A shell that runs the tests in the background ignores Ctrl-C, and so would all processes that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -36,3 +40,27 @@ def voices(shared: Path) -> Path:
 def speech(voices: Path) -> Path:
     """One real utterance, 16 kHz mono FLAC."""
     return voices / "test" / "libri-1688" / "142285" / "0000.flac"
+
+
+@pytest.fixture
+def run_bytes(capfdbinary: pytest.CaptureFixture[bytes]) -> Callable[..., tuple[int, bytes, str]]:
+    """Run `voxnest ARGUMENTS...` in this process and give (exit status, the bytes on stdout, stderr)."""
+
+    def run(*arguments: object) -> tuple[int, bytes, str]:
+        capfdbinary.readouterr()
+        status = run_app(lambda: app(list(map(str, arguments)), standalone_mode=False))
+        output, errors = capfdbinary.readouterr()
+        return status, output, errors.decode()
+
+    return run
+
+
+@pytest.fixture
+def run(run_bytes: Callable[..., tuple[int, bytes, str]]) -> Callable[..., tuple[int, str, str]]:
+    """Run `voxnest ARGUMENTS...` in this process and give (exit status, stdout, stderr)."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        status, output, errors = run_bytes(*arguments)
+        return status, output.decode(), errors
+
+    return run

@@ -297,11 +297,14 @@ def test_a_folder_is_searched_in_spite_of_loops(tmp_path: Path) -> None:
     (tmp_path / "b").symlink_to("c")
     (tmp_path / "c").symlink_to("b")
     (tmp_path / "also-a").symlink_to("a")
-    told: dict[Path, str] = {}
-    assert list_recordings(tmp_path, told.__setitem__) == [tmp_path / "a" / "x.wav"]
-    assert told == {
+    unlisted: dict[Path, str] = {}
+    repeated: dict[Path, str] = {}
+    assert list_recordings(tmp_path, unlisted.__setitem__, repeated.__setitem__) == [tmp_path / "a" / "x.wav"]
+    assert repeated == {
         tmp_path / "a" / "self": f"is a link to {tmp_path / 'a'}, which is searched already",
         tmp_path / "also-a": f"is a link to {tmp_path / 'a'}, which is searched already",
+    }
+    assert unlisted == {
         tmp_path / "b": "cannot be followed: Too many levels of symbolic links",
         tmp_path / "c": "cannot be followed: Too many levels of symbolic links",
     }

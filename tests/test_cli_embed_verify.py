@@ -1,6 +1,7 @@
 """`voxnest embed` and `voxnest verify` as a user runs them: output, exit status, one line per mistake."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,22 +11,8 @@ import soundfile
 import torch
 
 from voxnest import create_encoder, save_encoder
-from voxnest.cli.app import app
-from voxnest.cli.main import run as run_app
 
 Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run `voxnest ARGUMENTS...` and give (exit status, stdout, stderr)."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        status = run_app(lambda: app(list(map(str, arguments)), standalone_mode=False))
-        return status, *capsys.readouterr()
-
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +56,31 @@ def test_embed_reports_a_bad_file_and_writes_the_others(run: Run, folder: Path, 
     assert f"warning: {folder}/silence.wav: is silent" in errors
     with np.load(output) as archive:
         assert archive["embeddings"].shape == (2, 16)
+
+
+def test_embed_names_folders_that_cannot_be_searched(
+    run: Run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("closed", "all/closed"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "all" / "a.wav").symlink_to(folder / "audio" / "a.wav")
+    (tmp_path / "all" / "again").symlink_to(".")  # nothing is missed through it
+    scandir = os.scandir
+
+    def refuse(place: str) -> object:
+        if Path(place).name == "closed":
+            raise PermissionError(13, "Permission denied", place)
+        return scandir(place)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    places = [tmp_path / "closed", tmp_path / "all"]
+    status, text, errors = run("embed", *places, "-m", folder / "model.safetensors", "-o", tmp_path / "out.npz")
+    assert status == 2
+    assert "1 embeddings" in text
+    assert errors.splitlines() == [
+        f"error: {tmp_path}/closed: cannot be listed: Permission denied (expected a folder that you may read)",
+        f"error: {tmp_path}/all/closed: cannot be listed: Permission denied",
+    ]
 
 
 def test_embed_without_a_usable_file_writes_nothing(run: Run, folder: Path, tmp_path: Path) -> None:

@@ -20,25 +20,10 @@ import soundfile
 import torch
 
 from voxnest import create_encoder, save_encoder
-from voxnest.cli.app import app
-from voxnest.cli.main import run as run_app
 from voxnest.cli.progress import progress_bar
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no FIFOs")
 Run = Callable[..., tuple[int, bytes, str]]
-
-
-@pytest.fixture
-def run(capfdbinary: pytest.CaptureFixture[bytes]) -> Run:
-    """Run `voxnest ARGUMENTS...` and give (exit status, the bytes on stdout, stderr)."""
-
-    def run(*arguments: object) -> tuple[int, bytes, str]:
-        capfdbinary.readouterr()
-        status = run_app(lambda: app(list(map(str, arguments)), standalone_mode=False))
-        output, errors = capfdbinary.readouterr()
-        return status, output, errors.decode()
-
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -80,17 +65,17 @@ def fed(path: Path, content: bytes) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("output", ["-", "/dev/stdout"])
-def test_an_archive_on_standard_output_is_alone_there(run: Run, embed: list[object], output: str) -> None:
-    status, archive, errors = run(*embed, "-o", output)
+def test_an_archive_on_standard_output_is_alone_there(run_bytes: Run, embed: list[object], output: str) -> None:
+    status, archive, errors = run_bytes(*embed, "-o", output)
     assert status == 0
     assert names(archive) == ["a.wav", "b.flac"]
     assert f"{output}: 2 embeddings" in errors
 
 
-def test_an_archive_goes_through_links_fifos_and_devices(run: Run, embed: list[object], tmp_path: Path) -> None:
+def test_an_archive_goes_through_links_fifos_and_devices(run_bytes: Run, embed: list[object], tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "disk" / "target.npz")
-    assert run(*embed, "-o", tmp_path / "link")[0] == 0
+    assert run_bytes(*embed, "-o", tmp_path / "link")[0] == 0
     assert (tmp_path / "link").is_symlink()
     assert names(tmp_path / "disk" / "target.npz") == ["a.wav", "b.flac"]
 
@@ -98,26 +83,28 @@ def test_an_archive_goes_through_links_fifos_and_devices(run: Run, embed: list[o
     os.mkfifo(fifo)
     reader = threading.Thread(target=lambda: received.append(fifo.read_bytes()))
     reader.start()
-    assert run(*embed, "-o", fifo)[0] == 0
+    assert run_bytes(*embed, "-o", fifo)[0] == 0
     reader.join()
     assert names(received[0]) == ["a.wav", "b.flac"]
 
-    assert run(*embed, "-o", os.devnull)[0] == 0
+    assert run_bytes(*embed, "-o", os.devnull)[0] == 0
     assert not Path(os.devnull).is_file()
-    status, _, errors = run(*embed, "-o", "/dev/full")
+    status, _, errors = run_bytes(*embed, "-o", "/dev/full")
     assert (status, errors) == (2, "error: /dev/full: cannot be written: No space left on device\n")
 
 
-def test_an_output_that_cannot_be_written_is_told_before_the_model_is_read(run: Run, tmp_path: Path) -> None:
+def test_an_output_that_cannot_be_written_is_told_before_the_model_is_read(run_bytes: Run, tmp_path: Path) -> None:
     for arguments in (["embed", "a.wav", "-o", tmp_path], ["verify", "a.wav", "b.wav", f"--json={tmp_path}"]):
-        status, _, errors = run(*arguments, "-m", tmp_path / "none.safetensors")
+        status, _, errors = run_bytes(*arguments, "-m", tmp_path / "none.safetensors")
         assert status == 2
         assert errors == f"error: {tmp_path}: is a folder (expected a file to write)\n"
 
 
-def test_an_empty_folder_is_one_line_and_the_others_are_embedded(run: Run, embed: list[object], tmp_path: Path) -> None:
+def test_an_empty_folder_is_one_line_and_the_others_are_embedded(
+    run_bytes: Run, embed: list[object], tmp_path: Path
+) -> None:
     (tmp_path / "empty").mkdir()
-    status, _, errors = run(*embed, tmp_path / "empty", "-o", tmp_path / "out.npz")
+    status, _, errors = run_bytes(*embed, tmp_path / "empty", "-o", tmp_path / "out.npz")
     assert status == 2
     assert errors.count("\n") == 1
     assert errors.startswith(f"error: {tmp_path}/empty: no recordings in it")
@@ -125,24 +112,24 @@ def test_an_empty_folder_is_one_line_and_the_others_are_embedded(run: Run, embed
 
 
 def test_a_recording_comes_through_standard_input(
-    run: Run, verify: list[object], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run_bytes: Run, verify: list[object], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def feed(content: bytes) -> None:
         monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(content), isatty=lambda: False))
 
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     feed((folder / "b.flac").read_bytes())
-    status, output, errors = run(*verify, "-", folder / "b.flac")
+    status, output, errors = run_bytes(*verify, "-", folder / "b.flac")
     assert (status, errors) == (0, "")
     assert b"score 1.0000" in output
     feed((folder / "silence.wav").read_bytes())
-    status, output, errors = run(*verify, folder / "a.wav", "-", "--json", "-")
+    status, output, errors = run_bytes(*verify, folder / "a.wav", "-", "--json", "-")
     assert json.loads(output)["silent"] == ["-"]
     assert json.loads(output)["warnings"][0][0] == "-"
     assert errors.startswith("warning: standard input: is silent")
     for content, says in ((b"", "is empty"), (b"no sound at all" * 9, "is not audio")):
         feed(content)
-        status, output, errors = run(*verify, "-", folder / "a.wav")
+        status, output, errors = run_bytes(*verify, "-", folder / "a.wav")
         assert (status, output) == (2, b"")
         assert errors.startswith(f"error: standard input: {says}")
         assert errors.count("\n") == 1
@@ -150,56 +137,56 @@ def test_a_recording_comes_through_standard_input(
 
 
 def test_standard_input_is_one_recording_and_no_terminal(
-    run: Run, verify: list[object], folder: Path, monkeypatch: pytest.MonkeyPatch
+    run_bytes: Run, verify: list[object], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    status, _, errors = run(*verify, "-", "-")
+    status, _, errors = run_bytes(*verify, "-", "-")
     assert status == 2
     assert errors.startswith("error: standard input: given twice")
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True))
-    assert run(*verify, "-", folder / "a.wav")[2].startswith("error: standard input: is a terminal")
+    assert run_bytes(*verify, "-", folder / "a.wav")[2].startswith("error: standard input: is a terminal")
     monkeypatch.setattr(sys, "stdin", None)
-    assert run(*verify, "-", folder / "a.wav")[2].startswith("error: standard input: is closed")
+    assert run_bytes(*verify, "-", folder / "a.wav")[2].startswith("error: standard input: is closed")
 
 
 def test_recordings_come_through_fifos_and_open_files(
-    run: Run, verify: list[object], folder: Path, tmp_path: Path
+    run_bytes: Run, verify: list[object], folder: Path, tmp_path: Path
 ) -> None:
     fifo = tmp_path / "fifo.wav"
     os.mkfifo(fifo)
     content = (folder / "silence.wav").read_bytes()
     with fed(fifo, content):
-        status, output, errors = run(*verify, fifo, folder / "a.wav", "--json", "-")
+        status, output, errors = run_bytes(*verify, fifo, folder / "a.wav", "--json", "-")
     assert status in (0, 1)
     assert json.loads(output)["silent"] == [str(fifo)]
     assert errors.startswith(f"warning: {fifo}: is silent")
     with fed(fifo, content):  # read once
-        assert run(*verify, fifo, fifo)[0] in (0, 1)
+        assert run_bytes(*verify, fifo, fifo)[0] in (0, 1)
 
     reader, writer = os.pipe()
     os.write(writer, b"no sound at all" * 9)
     os.close(writer)
-    status, _, errors = run(*verify, f"/dev/fd/{reader}", folder / "a.wav")
+    status, _, errors = run_bytes(*verify, f"/dev/fd/{reader}", folder / "a.wav")
     os.close(reader)
     assert status == 2
     assert errors.startswith(f"error: /dev/fd/{reader}: is not audio")
 
 
 def test_json_in_a_file_leaves_the_answer_on_the_terminal(
-    run: Run, verify: list[object], folder: Path, tmp_path: Path
+    run_bytes: Run, verify: list[object], folder: Path, tmp_path: Path
 ) -> None:
     a, output = folder / "a.wav", tmp_path / "answer.json"
-    status, text, _ = run(*verify, a, a, "--json", output)
+    status, text, _ = run_bytes(*verify, a, a, "--json", output)
     assert status == 0
     assert text.startswith(b"same speaker")
     assert json.loads(output.read_text())["same"] is True
-    status, text, errors = run(*verify, a, a, f"--json={tmp_path / 'answer.txt'}")
+    status, text, errors = run_bytes(*verify, a, a, f"--json={tmp_path / 'answer.txt'}")
     assert (status, text) == (2, b"")
     assert "ends in .txt (expected a name that ends in .json)" in errors
 
 
-def test_a_device_that_is_not_there_is_one_line(run: Run, verify: list[object], embed: list[object]) -> None:
+def test_a_device_that_is_not_there_is_one_line(run_bytes: Run, verify: list[object], embed: list[object]) -> None:
     for arguments in ([*verify, "a.wav", "b.wav"], [*embed, "-o", "-"]):
-        status, _, errors = run(*arguments, "--device", "gpu")
+        status, _, errors = run_bytes(*arguments, "--device", "gpu")
         assert (status, errors.count("\n")) == (2, 1)
         assert errors.startswith("error: device: 'gpu'")
 
@@ -253,11 +240,11 @@ def test_a_reader_that_goes_away_early_is_one_line_and_status_2(
 
 
 def test_the_answer_can_be_printed_in_any_encoding(
-    run: Run, verify: list[object], folder: Path, monkeypatch: pytest.MonkeyPatch
+    run_bytes: Run, verify: list[object], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
-    assert run(*verify, folder / "a.wav", folder / "a.wav")[0] == 0
+    assert run_bytes(*verify, folder / "a.wav", folder / "a.wav")[0] == 0
     sys.stdout.flush()
     assert b"score 1.0000 >= threshold 0.5000" in written.getvalue()
 

@@ -27,7 +27,8 @@ import torch
 import voxnest
 from conftest import ROOT
 from release_server import official, serve
-from voxnest.synthesis.corpus import make_synthetic_corpus, write_trials
+from voxnest.evaluation import write_trials
+from voxnest.synthesis.corpus import make_synthetic_corpus, make_synthetic_trials
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 LANGUAGES = {"": "bash", "bash": "bash", "python": "python", "yaml": "yaml"}
@@ -87,7 +88,7 @@ def props(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("props")
     make_synthetic_corpus(folder / "DIR", speakers=SPEAKERS, utterances_per_speaker=UTTERANCES)
     make_synthetic_corpus(folder / "demo" / "voices" / "test", speakers=2, first_speaker=40)  # as `voxnest demo` does
-    write_trials(folder / "DIR", folder / "trials.txt", nontargets=40)
+    write_trials(make_synthetic_trials(folder / "DIR", nontargets=40), folder / "trials.txt")
     torch.manual_seed(0)
     encoder = voxnest.create_encoder("redimnet-tiny", dims=(64, 128, 192, 256)).eval()
     voxnest.save_encoder(encoder, folder / "MODEL")

@@ -12,8 +12,8 @@ from voxnest.foreign.redimnet2 import ARGUMENTS, make_backbone
 from voxnest.hub import convert
 from voxnest.models.blocks_1d import ACTIVATIONS
 from voxnest.models.encoder import SpeakerEncoder
-from voxnest.models.layers import BLOCKS_2D, GroupNorm
 from voxnest.models.redimnet2 import BLOCKS_1D, FAMILY, ReDimNet2, ReDimNet2Config
+from voxnest.models.redimnet_blocks import BLOCKS_2D, GroupNorm
 
 SMALL: dict[str, Any] = {
     "bins": 24,

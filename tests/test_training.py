@@ -440,7 +440,7 @@ def test_a_full_disk_keeps_the_previous_checkpoint_and_is_one_line(configure, mo
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(CheckpointError, match="No space left on device; the previous checkpoint is kept") as caught:
+    with pytest.raises(CheckpointError, match=r"No space left on device .*the previous checkpoint") as caught:
         quietly(config)
     assert "\n" not in str(caught.value)
     monkeypatch.undo()

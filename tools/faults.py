@@ -43,7 +43,8 @@ FAULTS: tuple[tuple[str, str, str, str], ...] = (
     ("foreign/autospeech.py", " | _read_statistics(source.parent)", "", SEARCHED),
     # Masking: offsets, count, width, mode.
     ("frontends/base.py", "size - int(width[1]) + 1)", "size - int(width[1]) - 1)", MASKS),
-    ("frontends/base.py", "torch.randint(self.first_bin, last,", "torch.randint(0, last,", MASKS),
+    ("frontends/base.py", "torch.randint(first, last,", "torch.randint(0, last,", MASKS),
+    ("frontends/base.py", "self.time_width)", "self.time_width, self.first_bin)", MASKS),
     ("frontends/base.py", "position < start + length)", "position < start + length + 1)", MASKS),
     ("frontends/base.py", "torch.randint(width[0], width[1],", "torch.randint(0, width[1],", MASKS),
     ("frontends/base.py", "for _ in range(self.times)", "for _ in range(1)", MASKS),
@@ -72,8 +73,8 @@ FAULTS: tuple[tuple[str, str, str, str], ...] = (
     ("training/optimizers.py", "        self._muon.step()\n", "", MUON),
     ("training/optimizers.py", "(state_dict)\n        self._share()", "(state_dict)", MUON),
     # A residual branch times zero, in each family.
-    ("models/layers.py", 'return x + (self.norm(y) if', 'return x + 0 * (self.norm(y) if', EVERY),
-    ("models/layers.py", "F.relu(self.se(y) + x)", "F.relu(0 * self.se(y) + x)", EVERY),
+    ("models/redimnet_blocks.py", 'return x + (self.norm(y) if', 'return x + 0 * (self.norm(y) if', EVERY),
+    ("models/redimnet_blocks.py", "F.relu(self.se(y) + x)", "F.relu(0 * self.se(y) + x)", EVERY),
     ("models/blocks_1d.py", "return x + self.expand(self.context", "return x + 0 * self.expand(self.context", EVERY),
     ("models/blocks_1d.py", "self.norm(x + self.attention(x))", "self.norm(x + 0 * self.attention(x))", EVERY),
     ("models/blocks_1d.py", "self.final_norm(x + self._feed", "self.final_norm(x + 0 * self._feed", EVERY),

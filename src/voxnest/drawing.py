@@ -7,8 +7,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from voxnest.errors import VoxnestError
-from voxnest.files import atomic_write, check_output
+from voxnest.files import atomic_write, check_output, writing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -98,11 +97,8 @@ def save_figure(figure: Figure, path: str | Path) -> None:
     with warnings.catch_warnings(), rc_context({"svg.hashsalt": "voxnest"}):
         warnings.filterwarnings("ignore", "Glyph")  # of a name in a script that the font lacks
         figure.savefig(picture, format=kind, metadata=dates.get(kind))
-    try:
-        with atomic_write(path) as temporary:
-            temporary.write_bytes(picture.getvalue())
-    except OSError as error:
-        raise VoxnestError(path, f"cannot be written: {error.strerror or error}") from error
+    with writing(path), atomic_write(path) as temporary:
+        temporary.write_bytes(picture.getvalue())
 
 
 def _fit(text: Text) -> None:

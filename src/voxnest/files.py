@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from voxnest.errors import ConfigError
+from voxnest.errors import ConfigError, VoxnestError
 
 STANDARD_OUTPUT = "-"
 """The name of an output that is the standard output."""
@@ -95,6 +95,24 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     finally:
         temporary.unlink(missing_ok=True)
         _unfinished.discard(temporary)
+
+
+@contextmanager
+def writing(path: str | Path, error: type[VoxnestError] = VoxnestError, expected: str = "") -> Iterator[None]:
+    """Around the writing of a file or folder: what the system refuses (a full disk, say) is one line that names it.
+
+    Args:
+        path: what is written, by the name that the user knows.
+        error: what to raise.
+        expected: what would help.
+
+    Raises:
+        VoxnestError: of the type `error`, if it cannot be written.
+    """
+    try:
+        yield
+    except OSError as reason:
+        raise error(path, f"cannot be written: {reason.strerror or reason}", expected) from reason
 
 
 def discard_unfinished() -> None:

@@ -11,12 +11,16 @@ AUDIO_SUFFIXES = frozenset(_PLAIN + _OTHER)
 """How names of recordings end (lower case), for searching through a folder."""
 
 
-def list_recordings(folder: str | Path, unlisted: Callable[[Path, str], None] | None = None) -> list[Path]:
+Tell = Callable[[Path, str], None]
+"""Called with a place and what is the matter with it."""
+
+
+def list_recordings(folder: str | Path, unlisted: Tell | None = None, repeated: Tell | None = None) -> list[Path]:
     """The recordings in a folder, in order; see `walk`."""
-    return sorted(Path(folder, path) for path in walk(folder, unlisted))
+    return sorted(Path(folder, path) for path in walk(folder, unlisted, repeated))
 
 
-def walk(root: str | Path, unlisted: Callable[[Path, str], None] | None = None) -> list[str]:
+def walk(root: str | Path, unlisted: Tell | None = None, repeated: Tell | None = None) -> list[str]:
     """The recordings in a folder, at all depths and in no order, by how their names end.
 
     Names that begin with "." and `__MACOSX` are left out. Linked folders are followed; a folder that can be reached
@@ -25,13 +29,14 @@ def walk(root: str | Path, unlisted: Callable[[Path, str], None] | None = None) 
 
     Args:
         root: where to search.
-        unlisted: called with each place that was not searched, and why: a folder that may not be read (`root` too),
-            a link that goes in a circle or to a folder that is searched already. All else is searched in spite of it.
+        unlisted: called with each place that cannot be searched, and why: a folder that may not be read (`root` too),
+            links that go in a circle. All else is searched in spite of it.
+        repeated: called with each link to a folder that is searched already, through which nothing is missed.
 
     Returns:
         Paths relative to `root`.
     """
-    report = unlisted or (lambda place, reason: None)
+    unlisted, repeated = unlisted or _ignore, repeated or _ignore
     found: list[str] = []
     seen: set[tuple[int, int]] = set()
     folders, links = deque([""]), deque[str]()
@@ -41,13 +46,13 @@ def walk(root: str | Path, unlisted: Callable[[Path, str], None] | None = None) 
         try:
             status = os.stat(place)
             if (status.st_dev, status.st_ino) in seen:
-                report(Path(place), f"is a link to {os.path.realpath(place)}, which is searched already")
+                repeated(Path(place), f"is a link to {os.path.realpath(place)}, which is searched already")
                 continue
             seen.add((status.st_dev, status.st_ino))
             with os.scandir(place) as inside:
                 items = sorted(inside, key=lambda item: item.name)
         except OSError as error:
-            report(Path(place), f"cannot be listed: {error.strerror}")
+            unlisted(Path(place), f"cannot be listed: {error.strerror}")
             continue
         for item in items:
             if item.name.startswith(".") or item.name == "__MACOSX":
@@ -59,5 +64,9 @@ def walk(root: str | Path, unlisted: Callable[[Path, str], None] | None = None) 
                 elif os.path.splitext(item.name)[1].lower() in AUDIO_SUFFIXES:
                     found.append(path)
             except OSError as error:
-                report(Path(item.path), f"cannot be followed: {error.strerror}")
+                unlisted(Path(item.path), f"cannot be followed: {error.strerror}")
     return found
+
+
+def _ignore(place: Path, reason: str) -> None:
+    pass

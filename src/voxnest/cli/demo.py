@@ -82,7 +82,8 @@ def _make_voices(folder: Path) -> int:
     """Make the corpus and the trials, unless an earlier run has; give the number of trials."""
     import shutil
 
-    from voxnest.synthesis.corpus import make_synthetic_corpus, write_trials
+    from voxnest.corpora.trials import write_trials
+    from voxnest.synthesis.corpus import make_synthetic_corpus, make_synthetic_trials
 
     trials, voices = folder / "trials.txt", folder / "voices"
     if not trials.exists():  # written last: without it, what is there may be half a corpus
@@ -94,5 +95,5 @@ def _make_voices(folder: Path) -> int:
             utterances_per_speaker=UTTERANCES,
             first_speaker=TRAIN_SPEAKERS,
         )
-        write_trials(voices / "test", trials)
+        write_trials(make_synthetic_trials(voices / "test"), trials)
     return len(trials.read_text(encoding="utf-8").splitlines())

@@ -22,7 +22,8 @@ def embed(
 ) -> None:
     """Write the speaker embeddings of recordings: names, embeddings [n, dim], model, dim.
 
-    A recording that cannot be used is reported at the end; the others are written, and the exit status is 2.
+    A recording that cannot be used, or a folder that cannot be searched, is reported at the end; the others are
+    written, and the exit status is 2.
     """
     from rich.console import Console
     from rich.markup import escape
@@ -34,10 +35,11 @@ def embed(
     from voxnest.inference import embed_to_file, find_recordings
 
     check_output(output)
-    recordings, failures = [], []
+    recordings: list[str] = []
+    failures: list[str] = []
     for place in files:
         try:
-            recordings += find_recordings(place)
+            recordings += find_recordings(place, lambda folder, reason: failures.append(f"{folder}: {reason}"))
         except AudioError as error:
             failures.append(str(error))
     encoder = load_encoder(model, device=device)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from voxnest.cli.options import MODEL_HELP, Device, Json
+from voxnest.cli.options import Device, Json, ModelArgument
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,7 +22,7 @@ def evaluate(
         Path,
         typer.Option(help="Trial list: '1|0 enrollment test' or 'enrollment test target|nontarget'. May be a pipe."),
     ],
-    model: Annotated[str, typer.Argument(help=MODEL_HELP)] = "default",
+    model: ModelArgument = "default",
     root: Annotated[
         Path | None,
         typer.Option(

@@ -5,9 +5,10 @@ from typing import Annotated
 
 import typer
 
-MODEL_HELP = "A checkpoint or run folder, or a name of voxnest models weights."
+_MODEL = "A checkpoint or run folder, or a name of voxnest models weights."
 
-Model = Annotated[str, typer.Option("--model", "-m", metavar="MODEL", help=MODEL_HELP)]
+Model = Annotated[str, typer.Option("--model", "-m", metavar="MODEL", help=_MODEL)]
+ModelArgument = Annotated[str, typer.Argument(help=_MODEL)]
 Dim = Annotated[
     int | None,
     typer.Option(metavar="N", help="Size of the embeddings.", show_default="the largest the model has"),

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from voxnest.files import atomic_write, is_stream
+from voxnest.files import atomic_write, is_stream, writing
 
 
 def give_json(results: Any, output: Path | None) -> bool:
@@ -14,10 +14,10 @@ def give_json(results: Any, output: Path | None) -> bool:
         Whether that was a stream, such as the standard output, on which nothing else may then be written.
 
     Raises:
-        OSError: it cannot be written.
+        VoxnestError: it cannot be written.
     """
     if output is None:
         return False
-    with atomic_write(output) as temporary:
+    with writing(output), atomic_write(output) as temporary:
         temporary.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     return is_stream(output)

@@ -83,7 +83,11 @@ def find_corpus(source: str | Path, layout: str = "auto") -> Corpus:
         return _listed("csv", source, read_csv(tables[0]))
 
     unlisted: list[tuple[Path, str]] = []
-    files = walk(source, lambda place, reason: unlisted.append((place, reason)))
+
+    def tell(place: Path, reason: str) -> None:
+        unlisted.append((place, reason))
+
+    files = walk(source, tell, tell)
     if not files:
         found = "; ".join(["no recordings found", *(f"{place} {reason}" for place, reason in unlisted[:_SHOWN])])
         raise CorpusError(source, found, f"files ending in {', '.join(sorted(AUDIO_SUFFIXES))}")

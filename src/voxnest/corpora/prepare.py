@@ -24,7 +24,7 @@ from voxnest.corpora.manifest import RECORDINGS, SUPERVISIONS
 from voxnest.corpora.statistics import Statistics, Tally
 from voxnest.corpora.threads import map_unordered
 from voxnest.errors import AudioError, ConfigError, CorpusError
-from voxnest.files import atomic_write
+from voxnest.files import atomic_write, writing
 
 JOURNAL = "journal.jsonl"
 STATISTICS = "statistics.json"
@@ -82,14 +82,12 @@ def prepare(
         raise ConfigError("jobs", f"is {jobs}", "at least 1")
     output = Path(output)
     corpus = find_corpus(source, layout)
-    try:
+    with writing(output, CorpusError):
         output.mkdir(parents=True, exist_ok=True)
         locate = _locator(corpus.root, output)
         with Journal(output / JOURNAL) as journal:
             opened, failures = _open_headers(corpus, locate, journal, jobs or 2 * (os.cpu_count() or 1), progress)
         statistics = _write_manifests(corpus, locate, output, journal, failures)
-    except OSError as error:
-        raise CorpusError(output, f"cannot be written: {error.strerror or error}") from error
     return PreparationReport(Path(source), output, statistics, opened)
 
 

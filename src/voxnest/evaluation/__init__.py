@@ -12,7 +12,7 @@ from voxnest.evaluation.metrics import (
     error_rates_at,
 )
 from voxnest.evaluation.report import DimensionResult, EvaluationReport, OperatingPoint
-from voxnest.evaluation.scoring import as_norm, s_norm, score_trials
+from voxnest.scoring import as_norm, s_norm, score_trials
 
 __all__ = [
     "DimensionResult",

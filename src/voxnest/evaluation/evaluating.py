@@ -22,8 +22,8 @@ from voxnest.errors import ConfigError, TrialError
 from voxnest.evaluation.checks import check_rates, check_trials
 from voxnest.evaluation.metrics import compute_eer, compute_min_dcf, eer_interval, error_rates_at
 from voxnest.evaluation.report import DimensionResult, EvaluationReport, OperatingPoint
-from voxnest.evaluation.scoring import score_indexed
 from voxnest.inference import DEFAULT_THRESHOLD, Progress, embed_files
+from voxnest.scoring import score_indexed
 
 if TYPE_CHECKING:
     from voxnest.models.encoder import SpeakerEncoder

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from voxnest.errors import VoxnestError
-from voxnest.files import atomic_write
+from voxnest.files import atomic_write, writing
 
 
 @dataclass(frozen=True)
@@ -114,8 +113,5 @@ class EvaluationReport:
             VoxnestError: the file cannot be written (a full disk, say).
         """
         text = json.dumps(self.to_dict(), indent=2) + "\n"
-        try:
-            with atomic_write(path) as temporary:
-                temporary.write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise VoxnestError(path, f"cannot be written: {error.strerror or error}") from error
+        with writing(path), atomic_write(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")

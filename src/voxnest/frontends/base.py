@@ -132,14 +132,14 @@ class SpecAugment(nn.Module):
             return features
         for _ in range(self.times):
             features = features.masked_fill(self._band(features, 2, self.time_width), 0.0)
-            features = features.masked_fill(self._band(features, 1, self.frequency_width), 0.0)
+            features = features.masked_fill(self._band(features, 1, self.frequency_width, self.first_bin), 0.0)
         return features
 
-    def _band(self, features: Tensor, axis: int, width: tuple[int, int]) -> Tensor:
+    def _band(self, features: Tensor, axis: int, width: tuple[int, int], first: int = 0) -> Tensor:
         batch, size, device = features.shape[0], features.shape[axis], features.device
         length = torch.randint(width[0], width[1], (batch, 1, 1), device=device)
-        last = max(self.first_bin + 1, size - int(width[1]) + 1)
-        start = torch.randint(self.first_bin, last, (batch, 1, 1), device=device)
+        last = max(first + 1, size - int(width[1]) + 1)
+        start = torch.randint(first, last, (batch, 1, 1), device=device)
         position = torch.arange(size, device=device).view((1, 1, -1) if axis == 2 else (1, -1, 1))
         return (start <= position) & (position < start + length)
 

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from voxnest.errors import CheckpointError, ConfigError, one_of
-from voxnest.files import atomic_write
+from voxnest.files import atomic_write, writing
 from voxnest.foreign.reading import SUFFIXES, is_model_directory, is_pytorch_file, load_foreign
 from voxnest.foreign.weights import load_weights
 from voxnest.hub.download import check_digest, fetch
@@ -58,11 +58,11 @@ def save_encoder(encoder: SpeakerEncoder, path: str | Path, metadata: dict[str, 
         "metadata": metadata or {},
     }
     weights = {key: value.detach().cpu().contiguous() for key, value in encoder.state_dict().items()}
-    try:
-        with atomic_write(path) as temporary:
+    with writing(path, CheckpointError), atomic_write(path) as temporary:
+        try:
             save_file(weights, temporary, metadata={"voxnest": json.dumps(header)})
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(path, f"cannot be written: {error}") from error
+        except SafetensorError as error:
+            raise OSError(error) from error
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from voxnest.errors import VoxnestError
-from voxnest.files import atomic_write, check_output
+from voxnest.files import atomic_write, check_output, writing
 from voxnest.inference.embedding import Embeddings, Progress, embed_files
 
 if TYPE_CHECKING:
@@ -49,15 +48,12 @@ def embed_to_file(
     embeddings = embed_files(encoder, paths, progress=progress, on_error="skip")
     if not embeddings:
         return embeddings  # an older `output` keeps what it held
-    try:
-        with atomic_write(output) as temporary, temporary.open("wb") as file:
-            np.savez(
-                file,
-                names=np.array(list(embeddings)),
-                embeddings=np.stack(list(embeddings.values()))[:, :dim],
-                model=np.array(encoder.name),
-                dim=np.array(dim),
-            )
-    except OSError as error:
-        raise VoxnestError(output, f"cannot be written: {error.strerror or error}") from error
+    with writing(output), atomic_write(output) as temporary, temporary.open("wb") as file:
+        np.savez(
+            file,
+            names=np.array(list(embeddings)),
+            embeddings=np.stack(list(embeddings.values()))[:, :dim],
+            model=np.array(encoder.name),
+            dim=np.array(dim),
+        )
     return embeddings

@@ -6,7 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -19,7 +19,7 @@ from voxnest.errors import AudioError, CheckpointError
 from voxnest.inference.quality import QualityMeter
 from voxnest.inference.recordings import recording_names
 from voxnest.models.blame import blame_recording
-from voxnest.models.encoding import MAX_DURATION, mean_embedding, parts
+from voxnest.models.encoding import MAX_DURATION, eval_mode, mean_embedding, parts
 
 if TYPE_CHECKING:
     from voxnest.models.encoder import SpeakerEncoder
@@ -207,22 +207,18 @@ def _result(encoder: SpeakerEncoder, path: Path, future: Future[_Found]) -> _Fou
 
 @contextmanager
 def _workers(work: _Work) -> Iterator[tuple[Executor, int]]:
-    """Give a pool of threads that compute in one thread each, and how many they are; the encoder is in eval mode.
-
-    Afterwards every module's mode is as it was (a frozen part may have been in eval mode all along).
-    """
+    """Give a pool of threads that compute in one thread each, and how many they are; the encoder is in eval mode."""
     threads = torch.get_num_threads()
     count = min(threads, _MOST_WORKERS)
-    training = [module for module in work.encoder.modules() if module.training]
+    modes = ExitStack()
     pool = ThreadPoolExecutor(count, "embed", initializer=torch.set_num_threads, initargs=(1,))
 
     def finish() -> None:
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(threads)  # the workers' setting is also what later threads begin with
-        for module in training:
-            module.training = True
+        modes.close()
 
-    work.encoder.eval()
+    modes.enter_context(eval_mode(work.encoder))
     try:
         yield pool, count
     except Exception:

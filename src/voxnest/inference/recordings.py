@@ -2,7 +2,7 @@
 
 import glob
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from voxnest.audio import list_recordings
@@ -29,19 +29,31 @@ def recording_names(paths: str | Path | Iterable[str | Path]) -> list[str]:
     return list(names)
 
 
-def find_recordings(places: str | Path | Iterable[str | Path]) -> list[str]:
+def find_recordings(
+    places: str | Path | Iterable[str | Path], unlisted: Callable[[Path, str], None] | None = None
+) -> list[str]:
     """Expand folders (searched at all depths, hidden files left out) and patterns such as `a/**/*.wav`.
 
     What is neither is given back as it is, whether it exists or not. Each recording is named once.
 
+    Args:
+        places: where to search.
+        unlisted: called with each folder inside of these that cannot be searched, and why; all else is searched.
+
     Raises:
-        AudioError: there is no recording in a folder.
+        AudioError: a folder of `places` cannot be searched, or there is no recording in it.
         ConfigError: something else than paths.
     """
     found: dict[str, None] = {}
     for place in recording_names(places):
         if os.path.isdir(place):
-            recordings = list(map(str, list_recordings(Path(place))))
+            failed: dict[Path, str] = {}
+            recordings = list(map(str, list_recordings(Path(place), failed.__setitem__)))
+            if reason := failed.get(Path(place)):
+                raise AudioError(place, reason, "a folder that you may read")
+            for folder, reason in failed.items():
+                if unlisted is not None:
+                    unlisted(folder, reason)
             if not recordings:
                 raise AudioError(place, "no recordings in it", "files ending in .wav, .flac, .mp3, .m4a, ...")
         elif os.path.exists(place):  # a name may well hold [ or *

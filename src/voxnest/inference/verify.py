@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from voxnest.errors import ConfigError
 from voxnest.inference.embedding import Progress, embed_files
+from voxnest.scoring import cosine
 
 if TYPE_CHECKING:
     from voxnest.models.encoder import SpeakerEncoder
@@ -83,9 +81,6 @@ def verify(
     if not -1 <= threshold <= 1:
         raise ConfigError("threshold", f"{threshold:g}", "a cosine similarity, in [-1, 1]")
     embeddings = embed_files(encoder, [a, b], progress=progress)
-    first, second = embeddings[str(a)][:dim].astype(np.float64), embeddings[str(b)][:dim].astype(np.float64)
-    # A zero embedding is like nothing, itself included.
-    norm = math.sqrt(float(first @ first) * float(second @ second))
-    score = float(np.clip(first @ second / norm, -1, 1)) if norm > 0 else 0.0
+    score = cosine(embeddings[str(a)][:dim], embeddings[str(b)][:dim])
     silent, warnings = tuple(embeddings.silent), tuple(embeddings.warnings)
     return Verification(score, score >= threshold, threshold, dim, calibrated, silent, warnings)

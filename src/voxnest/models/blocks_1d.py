@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from voxnest.errors import ConfigError, one_of
-from voxnest.models.layers import ConvNeXtBlock, TimeConv
+from voxnest.models.layers import TimeConv
+from voxnest.models.redimnet_blocks import ConvNeXtBlock
 
 CONTEXTS = (
     "fc",

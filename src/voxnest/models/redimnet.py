@@ -15,9 +15,10 @@ from voxnest.frontends import Frontend
 from voxnest.models.blocks_1d import TimeContext
 from voxnest.models.family import EncoderSettings, Family
 from voxnest.models.head import MatryoshkaProjection
-from voxnest.models.layers import BatchNorm, TimeFrequencyConv, WeightedSum, create_block_2d
+from voxnest.models.layers import BatchNorm, TimeFrequencyConv
 from voxnest.models.parts import Pooling
 from voxnest.models.pooling import create_pooling
+from voxnest.models.redimnet_blocks import WeightedSum, create_block_2d
 
 Stage = tuple[int, int, int, int | None]
 """Frequency stride, number of 2-D blocks, channel expansion, and by what the 1-D block reduces (None: no 1-D block)."""

@@ -16,16 +16,9 @@ from voxnest.errors import ConfigError, one_of
 from voxnest.frontends import Frontend
 from voxnest.models.blocks_1d import CONTEXTS, AttentionSettings, FrequencyMixer, TimeContext
 from voxnest.models.family import Family
-from voxnest.models.layers import (
-    BLOCKS_2D,
-    BatchNorm,
-    GroupNorm,
-    TimeFrequencyConv,
-    WeightedSum,
-    check_frames,
-    create_block_2d,
-)
+from voxnest.models.layers import BatchNorm, TimeFrequencyConv, check_frames
 from voxnest.models.redimnet import MapsStem, ReDimSettings
+from voxnest.models.redimnet_blocks import BLOCKS_2D, GroupNorm, WeightedSum, create_block_2d
 
 Stage = tuple[Sequence[int], int, float, Sequence[Sequence[int]], int | None]
 """Strides (frequency, time), number of 2-D blocks, channel expansion, kernel sizes (frequency, time) of each 2-D block,
@@ -48,7 +41,7 @@ class ReDimNet2Config(ReDimSettings):
         channels: 2-D channels at full frequency resolution (C); bins * channels stays the same at every stage.
         stages: see `Stage`. Time strides multiply: a stage works at the product of its own and all before.
         block_1d: one of `BLOCKS_1D`.
-        block_2d: one of `voxnest.models.layers.BLOCKS_2D`.
+        block_2d: one of `voxnest.models.redimnet_blocks.BLOCKS_2D`.
         group_divisor: channels per group of the 2-D convolutions; None for ordinary convolutions.
         grouped_patches: the strided convolutions in as many groups as their channels allow.
         frequency_encoding: add a learned vector per bin at the beginning of each stage.

@@ -7,21 +7,21 @@ mood (pitch, tempo, effort), so that two sessions of a speaker differ as two rec
 """
 
 import math
-import shutil
-import tempfile
 import wave
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import soxr
 
 from voxnest.audio import SAMPLE_RATE
+from voxnest.corpora.trials import Trial
 from voxnest.errors import CorpusError
-from voxnest.files import atomic_write
+from voxnest.files import writing
 from voxnest.synthesis import espeak
 from voxnest.synthesis.wordlist import sentence
 
@@ -95,7 +95,7 @@ def make_synthetic_corpus(
 
         make_synthetic_corpus("demo/train", speakers=40)
         make_synthetic_corpus("demo/test", speakers=10, first_speaker=40)
-        write_trials("demo/test", "demo/trials.txt")
+        write_trials(make_synthetic_trials("demo/test"), "demo/trials.txt")
 
     The folder appears only when it is complete.
 
@@ -123,42 +123,34 @@ def make_synthetic_corpus(
 
     numbers = range(first_speaker, first_speaker + speakers)
     plan = [item for number in numbers for item in _plan(number, utterances_per_speaker, sessions, seed)]
-    try:
+    with writing(output, CorpusError):
         output.parent.mkdir(parents=True, exist_ok=True)
-        building = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}-"))
-    except OSError as error:
-        raise CorpusError(output, f"cannot be written: {error.strerror}") from error
-    try:
-        with closing(espeak.synthesize(request for _, request, _, _ in plan)) as spoken:
+        with (
+            TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-", ignore_cleanup_errors=True) as folder,
+            closing(espeak.synthesize(request for _, request, _, _ in plan)) as spoken,
+        ):
+            building = Path(folder)
             for done, (speech, (name, _, session, stream)) in enumerate(zip(spoken, plan, strict=True), start=1):
                 samples = np.frombuffer(speech, np.int16) / 32768.0
                 samples = soxr.resample(samples, espeak.SAMPLE_RATE, SAMPLE_RATE)
                 _write_wav(building / name, record(samples, session, stream))
                 if progress:
                     progress(done, len(plan))
-        building.chmod(0o755)
-        building.replace(output)
-    except OSError as error:
-        raise CorpusError(output, f"cannot be written: {error.strerror}") from error
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
+            building.chmod(0o755)
+            building.replace(output)
     return [output / name for name, *_ in plan]
 
 
-def write_trials(corpus: str | Path, output: str | Path, *, nontargets: int | None = None, seed: int = 0) -> int:
-    """Write trials `label enrollment test` for a corpus in the layout `<speaker>/<session>/<utterance>.wav`.
+def make_synthetic_trials(corpus: str | Path, *, nontargets: int | None = None, seed: int = 0) -> list[Trial]:
+    """Make trials of a corpus in the layout `<speaker>/<session>/<utterance>.wav`, target trials first.
 
     Target trials join different sessions of a speaker (all pairs if there is only one session): the same
     channel on both sides would make them easy. Paths are relative to `corpus`.
 
     Args:
         corpus: the folder of the speakers.
-        output: the trial file.
         nontargets: how many non-target trials to draw; all pairs when None.
         seed: of that draw.
-
-    Returns:
-        The number of trials.
 
     Raises:
         CorpusError: fewer than two speakers, or no two utterances of one speaker.
@@ -174,10 +166,9 @@ def write_trials(corpus: str | Path, output: str | Path, *, nontargets: int | No
     if nontargets is not None and nontargets < len(others):
         chosen = np.random.default_rng(seed).choice(len(others), size=nontargets, replace=False)
         others = [others[index] for index in sorted(chosen)]
-    lines = [f"{label} {a.as_posix()} {b.as_posix()}\n" for label, kind in ((1, targets), (0, others)) for a, b in kind]
-    with atomic_write(output) as path:
-        path.write_text("".join(lines), encoding="utf-8")
-    return len(lines)
+    return [
+        Trial(label, a.as_posix(), b.as_posix()) for label, kind in ((True, targets), (False, others)) for a, b in kind
+    ]
 
 
 def _plan(

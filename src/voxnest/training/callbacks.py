@@ -14,7 +14,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
 from voxnest.errors import CheckpointError, TrainingError
-from voxnest.files import atomic_write
+from voxnest.files import atomic_write, writing
 from voxnest.hub.checkpoint import save_encoder
 from voxnest.training.interruption import StoppedAtOnce, StopSignals, TrainingInterruptedError
 from voxnest.training.schedules import Clock, Limits, lr_factor, margin_at
@@ -261,18 +261,14 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         Raises:
             CheckpointError: it cannot be written; what was there before is kept.
         """
-        try:
-            with atomic_write(path) as temporary:
+        expected = "room on the disk, then the same command continues the run from the previous checkpoint"
+        with writing(path, CheckpointError, expected), atomic_write(path) as temporary:
+            try:
                 torch.save(checkpoint, temporary)
-        except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-            reason = (isinstance(error, OSError) and error.strerror) or str(error).splitlines()[0]
-            if "unexpected pos" in reason:  # torch's word for it
-                reason = "not all of it could be written, the disk may be full"
-            raise CheckpointError(
-                path,
-                f"cannot be written: {reason}; the previous checkpoint is kept",
-                "room on the disk, then the same command continues the run",
-            ) from error
+            except RuntimeError as error:  # as which torch reports a full disk
+                reason = str(error).splitlines()[0]
+                full = "unexpected pos" in reason  # torch's word for it
+                raise OSError("not all of it could be written, the disk may be full" if full else reason) from error
 
 
 class MovingAverage(WeightAveraging):

@@ -10,8 +10,8 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 import voxnest
+from voxnest import files
 from voxnest.errors import CheckpointError, ConfigError, TrainingError
 from voxnest.files import atomic_write
 from voxnest.training.config import TrainingConfig
@@ -177,18 +178,13 @@ class RunFolder:
         write_json(self.environment, {"starts": [*starts, start]})
 
 
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Around the writing of a file of the run: what the system refuses (a full disk, say) names the file.
+def writing(path: Path) -> AbstractContextManager[None]:
+    """Around the writing of a file of the run.
 
     Raises:
         TrainingError: it cannot be written.
     """
-    try:
-        yield
-    except OSError as error:
-        found = f"cannot be written: {error.strerror or error}"
-        raise TrainingError(path, found, "room and permission to write; the same command continues the run") from error
+    return files.writing(path, TrainingError, "room and permission to write; the same command continues the run")
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ from voxnest.hub.checkpoint import load_encoder
 from voxnest.losses import AAMSoftmax, SubCenterAAMSoftmax
 from voxnest.matryoshka import MatryoshkaLoss, with_dims
 from voxnest.matryoshka.loss import bearable_margin
+from voxnest.models.encoding import eval_mode
 from voxnest.training.interruption import StoppedAtOnce, StopSignals
 from voxnest.training.optimizers import MuonAdamW
 from voxnest.zoo.registry import create_encoder
@@ -155,11 +156,10 @@ class TrainingModule(L.LightningModule):
     def _class_centers(self, crops: CropDataset) -> Tensor:
         """Mean length-normalised embeddings of a few crops of each class: `[classes, embedding_dim]`."""
         centers = []
-        self.encoder.eval()
-        for batch in crops.of_each_class(_CROPS_OF_A_CLASS, batch_size=64):
-            embedding = nn.functional.normalize(self.encoder(batch["waveform"].to(self.device)))
-            centers.append(embedding.unflatten(0, (-1, _CROPS_OF_A_CLASS)).mean(dim=1))
-        self.train(self.training)
+        with eval_mode(self.encoder):
+            for batch in crops.of_each_class(_CROPS_OF_A_CLASS, batch_size=64):
+                embedding = nn.functional.normalize(self.encoder(batch["waveform"].to(self.device)))
+                centers.append(embedding.unflatten(0, (-1, _CROPS_OF_A_CLASS)).mean(dim=1))
         return torch.cat(centers)
 
     @property

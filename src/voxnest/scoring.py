@@ -11,6 +11,14 @@ Array = NDArray[np.floating]
 BLOCK_VALUES = 1 << 22  # numbers gathered at once: 16 MiB of float32, whatever the number of trials
 
 
+def cosine(first: Array, second: Array) -> float:
+    """Cosine similarity of two embeddings `[dim]`, in double precision and in [-1, 1]; 0 if one of them is zero."""
+    pair = IndexedTrials(["first", "second"], np.array([0]), np.array([1]), np.array([True]))
+    matrix = np.stack([first, second]).astype(np.float64)
+    scores = score_indexed(matrix, pair, (len(first),))[len(first)]
+    return float(np.clip(scores[0], -1, 1))
+
+
 def score_trials(embeddings: Mapping[str, Array], trials: Sequence[Trial], dim: int | None = None) -> Array:
     """Score every trial by the cosine similarity of the first `dim` numbers of its two embeddings.
 
