@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 import golden_files
-from voxnest import create_encoder
+from voxnest import create_encoder, load_encoder, save_encoder
 from voxnest.errors import AudioError, ConfigError
 from voxnest.hub import convert
+from voxnest.matryoshka.rotation import with_dims
 from voxnest.models.autospeech import PAPER, AutoSpeech, AutoSpeechConfig, drop_items
 from voxnest.models.operations import OPERATIONS, SeparableConv
 from voxnest.zoo.counting import count_parameters
@@ -146,6 +147,16 @@ def test_the_embedding_is_the_pooled_feature_or_a_matryoshka_head_on_it() -> Non
     assert small(torch.randn(1, 8000), dim=4).shape == (1, 4)
     with torch.inference_mode():
         assert plain.eval()(torch.randn(2, 8000), lengths=[8000, 6000]).shape == (2, 128)
+
+
+def test_a_rotation_of_the_pooled_feature_is_a_head_that_is_kept(tmp_path: Path) -> None:
+    encoder, waveform = create_encoder("autospeech", **SMALL).eval(), torch.randn(3, 8000)
+    turn = torch.linalg.qr(torch.randn(128, 128)).Q
+    with torch.inference_mode():
+        expected = encoder(waveform) @ turn.T
+        save_encoder(with_dims(encoder, (16, 128), turn), tmp_path / "turned.safetensors")
+        turned = load_encoder(tmp_path / "turned.safetensors")
+        torch.testing.assert_close(turned(waveform, dim=16), expected[:, :16])
 
 
 def test_the_baselines_need_three_frames() -> None:

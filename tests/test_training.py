@@ -283,6 +283,20 @@ def test_the_backbone_is_frozen_at_first_then_learns(configure):
     assert sum(changed) > len(changed) / 2
 
 
+def test_a_network_with_drop_path_is_told_how_far_the_training_is(configure):
+    told = []
+
+    class Look(L.Callback):
+        def on_train_batch_end(self, trainer, module, *_):
+            told.append(module.encoder.backbone.progress)
+
+    overrides = "model.overrides={bins: 33, channels: 4, layers: 1, drop_path: 0.5}"
+    config = configure("model.name=autospeech", "model.dims=null", overrides)
+    quietly(config, Look())
+    assert told == pytest.approx([0.0, 0.25, 0.5, 0.75])
+    assert np.isfinite(losses(config)).all()
+
+
 def test_projection_only_starts_from_a_checkpoint_and_changes_the_head_alone(configure):
     first = configure("model.dims=[32]", name="first")
     quietly(first)

@@ -28,7 +28,19 @@ LONG = "inference.py encode.py -k 'long or loud or part'"
 MUON = "optimizers.py"
 FUSION = "eres2net.py -k fusion"
 JSON = "properties.py -k json_option"
+SEARCHED = "autospeech.py autospeech_files.py"
 FAULTS: tuple[tuple[str, str, str, str], ...] = (
+    # Searched networks.
+    ("models/autospeech.py", "{config.layers // 3, 2 *", "{config.layers // 3, 1 *", SEARCHED),
+    ("models/autospeech.py", "if reduction and node < INPUTS", "if reduction and node < 1", SEARCHED),
+    ("models/autospeech.py", "and not isinstance(operation, nn.Identity)", "and False", SEARCHED),
+    ("models/autospeech.py", "self.drop_path * self.progress if", "self.drop_path if", SEARCHED),
+    ("models/operations.py", "count_include_pad=False", "count_include_pad=True", SEARCHED),
+    ("models/operations.py", "stride, affine, 2, 1)", "stride, affine, 2, 2)", SEARCHED),
+    ("models/genotype.py", "0 <= node < there", "node < there", "genotype.py"),
+    ("models/genotype.py", "INPUTS <= node < nodes", "0 <= node < nodes", "genotype.py"),
+    ("foreign/autospeech.py", "torch.cat([joined.pop(key), second])", "torch.cat([second, joined.pop(key)])", SEARCHED),
+    ("foreign/autospeech.py", " | _read_statistics(source.parent)", "", SEARCHED),
     # Masking: offsets, count, width, mode.
     ("frontends/base.py", "size - int(width[1]) + 1)", "size - int(width[1]) - 1)", MASKS),
     ("frontends/base.py", "torch.randint(first, last,", "torch.randint(0, last,", MASKS),

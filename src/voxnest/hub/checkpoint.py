@@ -135,10 +135,10 @@ def load_encoder(
     Args:
         source: "default" (the small model that comes with voxnest, see docs/default-model.md), the name of a model
             with published weights ("redimnet-b2", downloaded at first use; see `voxnest.hub.releases`), a voxnest
-            checkpoint, an official `.pt` file of ReDimNet, ReDimNet2 or NeXt-TDNN, a checkpoint of redimnet-mrl or of
-            3D-Speaker's CAM++ and ERes2Net, a model directory of wespeaker or SpeechBrain, or a directory with one of
-            the others (of a run: its best). A name comes before a file of that name; write `./NAME` for the file, or
-            give a `Path`, which is never a name.
+            checkpoint, an official file of ReDimNet, ReDimNet2, NeXt-TDNN or AutoSpeech, a checkpoint of redimnet-mrl
+            or of 3D-Speaker's CAM++ and ERes2Net, a model directory of wespeaker or SpeechBrain, or a directory with
+            one of the others (of a run: its best). A name comes before a file of that name; write `./NAME` for the
+            file, or give a `Path`, which is never a name.
         train_type: of published weights, "ptn", "ft_lm" or "ft_mix"; by default the recommended one of the model.
         dataset: of published weights, what they were trained on: "vox2", "vb2", "vb2+vox2+cnc".
         sha256: refuse a file with another digest.

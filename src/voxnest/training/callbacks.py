@@ -84,8 +84,8 @@ class RunControl(L.Callback):
             group["lr"] = lr * group["lr_scale"]
         assert module.criterion is not None
         module.criterion.base_loss.margin = margin_at(self.fraction, config.loss)  # type: ignore[assignment]
-        if hasattr(backbone := module.encoder.backbone, "progress"):
-            backbone.progress = self.fraction  # type: ignore[assignment]
+        if hasattr(module.encoder.backbone, "progress"):  # drop-path grows with it
+            module.encoder.backbone.progress = self.fraction  # type: ignore[assignment]
         frozen = config.stages.projection_only or trainer.global_step < config.stages.frozen_steps
         if frozen != module.frozen:
             module.set_frozen(frozen)
