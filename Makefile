@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test lint types imports docs unit test-versions format clean
+.PHONY: help env demo test lint types imports docs unit newest test-versions format clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,7 +24,7 @@ $(STAMP): pyproject.toml constraints.txt
 demo: env ## Make synthetic voices, train, evaluate, verify: the whole tool in two minutes
 	$(BIN)/voxnest demo
 
-test: lint types imports docs unit test-versions ## Everything CI checks, with the libraries of .venv, the newest and the oldest
+test: lint types imports docs unit newest .versions-oldest ## Everything CI checks, with the newest libraries and the oldest
 
 lint: env
 	$(BIN)/ruff check .
@@ -39,8 +39,11 @@ imports: env
 docs: env ## Build the documentation site into site/, strictly
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
+# A process for each core, of one thread each: threads of several would wait for each other.
+PYTEST = OMP_NUM_THREADS=1 $(1)/python -m pytest -n auto --dist worksteal
+
 unit: env
-	$(BIN)/python -m pytest
+	$(call PYTEST,$(BIN))
 
 format: env ## Mend layout and import order
 	$(BIN)/ruff check --fix .
@@ -52,6 +55,10 @@ LIBRARY_TESTS := test_audio test_audio_limits test_corpora_prepare test_corpora_
 	test_training_config test_checkpoint test_cli test_cli_embed_verify test_cli_evaluate test_evaluate test_inference \
 	test_training
 
+# A .venv that is new has the newest libraries, and tests/test_wheel.py installs the wheel beside them.
+newest: env
+	@$(BIN)/python tools/versions.py check newest || $(MAKE) .versions-newest
+
 test-versions: .versions-newest .versions-oldest ## Test with the newest and the oldest libraries allowed
 
 .versions-%:
@@ -62,9 +69,9 @@ test-versions: .versions-newest .versions-oldest ## Test with the newest and the
 	.venv-$*/bin/python -m pip wheel --quiet --no-deps --wheel-dir build/wheel-$* .
 	if [ $* = oldest ]; then $(PYTHON) tools/versions.py oldest; fi > .venv-$*/constraints.txt
 	.venv-$*/bin/python -m pip install --quiet -c constraints.txt -c .venv-$*/constraints.txt \
-		build/wheel-$*/voxnest-*.whl pytest pytest-timeout
+		build/wheel-$*/voxnest-*.whl pytest pytest-timeout pytest-xdist
 	.venv-$*/bin/python tools/versions.py check $*
-	.venv-$*/bin/python -m pytest -q -k "not counts" $(LIBRARY_TESTS:%=tests/%.py)
+	$(call PYTEST,.venv-$*/bin) -q -k "not counts" $(LIBRARY_TESTS:%=tests/%.py)
 
 clean: ## Remove what `make` made (not your runs)
 	rm -rf $(VENV) .venv-newest .venv-oldest build site .pytest_cache .mypy_cache .ruff_cache

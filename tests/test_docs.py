@@ -7,12 +7,13 @@ it, and no reader sees them:
     <!-- not run: REASON -->     the block below is left out
     <!-- before: CODE -->        Python that is run first: what a reader has, and the scene has not
 
-Commands in the scene are the real ones, but for `voxnest train`: SMALL is added to it, for the length of a training is
-not what is tested here.
+Commands in the scene are the real ones, in processes that need not import torch anew (see `warm_commands`). To
+`voxnest train` SMALL is added, for the length of a training is not what is tested here.
 """
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -29,6 +30,7 @@ from conftest import ROOT
 from release_server import official, serve
 from voxnest.evaluation import write_trials
 from voxnest.synthesis.corpus import make_synthetic_corpus, make_synthetic_trials
+from warm_commands import warm_commands
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 LANGUAGES = {"": "bash", "bash": "bash", "python": "python", "yaml": "yaml"}
@@ -83,7 +85,14 @@ RUN = [page for page in PAGES if not all(block.not_run for block in read_blocks(
 
 
 @pytest.fixture(scope="module")
-def props(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def command(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """What to write in a shell for `voxnest`."""
+    with warm_commands(tmp_path_factory.mktemp("commands"), ROOT / "src") as words:
+        yield shlex.join(words)
+
+
+@pytest.fixture(scope="module")
+def props(command: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Voices, a model, and the commands: made once, for all pages."""
     folder = tmp_path_factory.mktemp("props")
     make_synthetic_corpus(folder / "DIR", speakers=SPEAKERS, utterances_per_speaker=UTTERANCES)
@@ -95,7 +104,7 @@ def props(tmp_path_factory: pytest.TempPathFactory) -> Path:
     bin = folder / "bin"
     bin.mkdir()
     _write_command(bin / "python", f'exec "{sys.executable}" "$@"')
-    _write_command(bin / "voxnest", f'[ "$1" = train ] && set -- "$@" {SMALL}\nexec python -m voxnest "$@"')
+    _write_command(bin / "voxnest", f'[ "$1" = train ] && set -- "$@" {SMALL}\nexec {command} "$@"')
     return folder
 
 

@@ -1,27 +1,17 @@
 """The commands of `voxnest`.
 
-A command's module imports torch and its kin inside the function, so that `voxnest --help` answers at once.
+The module of a command is imported when it is called, and imports torch and its kin inside the function, so that
+`voxnest --help` answers at once.
 """
 
 from importlib import import_module
+from typing import Any
 
 import typer
+from typer.main import get_command
 
 from voxnest import __version__
-from voxnest.cli.command import Command, Group
-from voxnest.cli.matryoshka import matryoshka
-from voxnest.cli.models import models
-
-app = typer.Typer(
-    name="voxnest",
-    cls=Group,
-    help="Speaker recognition with nested (Matryoshka) embeddings.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # plain help: [n, dim] is no markup, and it can be piped
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+from voxnest.cli.command import STYLE, Command, Group
 
 COMMANDS = {
     "demo": "Make voices, train, evaluate and verify: no data needed.",
@@ -32,11 +22,44 @@ COMMANDS = {
     "verify": "Tell whether two recordings are of one speaker.",
     "download": "Fetch published weights ahead of use.",
     "config": "Print a training configuration to start from.",
+    "models": "List the models, published weights, counts; draw them.",
+    "matryoshka": "Make embeddings whose prefixes are embeddings too.",
 }
+
+
+class _Commands(Group):
+    """The commands of `COMMANDS`, each made from its module when it is called."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """See click."""
+        if args and args[0] in COMMANDS:
+            self.commands[args[0]] = _command(args[0])
+        return super().resolve_command(ctx, args)
+
+
+def _command(name: str) -> Any:
+    made = getattr(import_module(f"voxnest.cli.{name}"), name)
+    if isinstance(made, typer.Typer):
+        return get_command(made)
+    alone = typer.Typer(**STYLE)
+    alone.command(name, cls=Command)(made)
+    return get_command(alone)
+
+
+def _placeholder() -> None:
+    pass
+
+
+app = typer.Typer(
+    name="voxnest",
+    cls=_Commands,
+    help="Speaker recognition with nested (Matryoshka) embeddings.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    **STYLE,
+)
 for _name, _summary in COMMANDS.items():
-    app.command(_name, cls=Command, short_help=_summary)(getattr(import_module(f"voxnest.cli.{_name}"), _name))
-app.add_typer(models, name="models")
-app.add_typer(matryoshka, name="matryoshka")
+    app.command(_name, short_help=_summary)(_placeholder)
 
 
 def _version(show: bool) -> None:

@@ -8,6 +8,13 @@ from typer.core import TyperCommand, TyperGroup
 from voxnest.errors import ConfigError, one_of
 from voxnest.files import STANDARD_OUTPUT, is_stream
 
+STYLE: dict[str, Any] = {
+    "add_completion": False,
+    "pretty_exceptions_enable": False,
+    "rich_markup_mode": None,  # plain help: [n, dim] is no markup, and it can be piped
+}
+"""What all our typers have."""
+
 
 class Command(TyperCommand):
     """A command whose option `--json` may stand without a file, and whose usage line has no braces."""

@@ -6,10 +6,12 @@ from typing import Annotated
 
 import typer
 
-from voxnest.cli.command import Command, Group
+from voxnest.cli.command import STYLE, Command, Group
 from voxnest.cli.options import Device, ModelArgument
 
-matryoshka = typer.Typer(cls=Group, help="Make embeddings whose prefixes are embeddings too.", no_args_is_help=True)
+matryoshka = typer.Typer(
+    cls=Group, help="Make embeddings whose prefixes are embeddings too.", no_args_is_help=True, **STYLE
+)
 
 
 class Method(StrEnum):

@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from voxnest.cli.command import Command, Group
+from voxnest.cli.command import STYLE, Command, Group
 from voxnest.cli.options import Json
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-models = typer.Typer(
-    cls=Group, help="List the models, published weights, counts; draw them.", invoke_without_command=True
-)
+models = typer.Typer(cls=Group, invoke_without_command=True, **STYLE)
 
 
 @models.callback()
