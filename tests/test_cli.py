@@ -36,6 +36,11 @@ def test_help_lists_every_command_without_importing_torch() -> None:
     assert all(command in shown.stdout for command in app.COMMANDS)
 
 
+@pytest.mark.parametrize("group", [[], ["matryoshka"]])
+def test_a_group_without_words_shows_its_help(run: Run, group: list[str]) -> None:
+    assert run(*group) == (0, run(*group, "--help")[1], "")
+
+
 def test_importing_voxnest_does_not_import_lightning() -> None:
     code = "import sys, voxnest; voxnest.create_encoder; print('lightning' in sys.modules, 'lhotse' in sys.modules)"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)

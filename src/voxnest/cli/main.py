@@ -58,6 +58,9 @@ def run(app: Callable[[], object]) -> int:
             return _tell(f"{error.filename or 'standard output'}: {error.strerror}")
         if isinstance(error, OSError) and error.strerror is not None:
             return _tell(f"{error.filename or 'voxnest'}: {error.strerror}")
+        if type(error).__name__ == "NoArgsIsHelpError":  # how newer clicks show the help
+            print(error.format_message())  # type: ignore[attr-defined]
+            return 0
         if hasattr(error, "format_message"):  # of click, of which typer may have its own copy
             return _tell(_usage(error))
         if isinstance(error, SystemExit) and not error.code:
