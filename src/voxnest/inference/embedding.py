@@ -271,6 +271,10 @@ def _workers(work: _Work) -> Iterator[tuple[Executor, int]]:
 
     modes.enter_context(eval_mode(work.encoder))
     try:
+        # All threads begin before there is work: interrupted while it starts one, the pool would not know of it, and
+        # `finish` would not wait for it.
+        ready = threading.Barrier(count)
+        wait([pool.submit(ready.wait, 10) for _ in range(count)])
         yield pool, count
     except Exception:
         work.stop.set()
