@@ -69,6 +69,10 @@ class AAMSoftmax(nn.Module):
         with torch.autocast(embedding.device.type, enabled=False):
             return F.linear(F.normalize(embedding.float()), F.normalize(weight.float()))
 
+    def classify(self, embedding: Tensor) -> Tensor:
+        """Logits `[batch, num_classes]` of embeddings `[batch, dim]`, without margin."""
+        return self.scale * self.cosines(embedding)
+
     def forward(self, embedding: Tensor, label: Tensor, margin_share: float = 1.0) -> Tensor:
         """Mean loss of a batch.
 
@@ -125,6 +129,33 @@ class SubCenterAAMSoftmax(AAMSoftmax):
     def cosines(self, embedding: Tensor) -> Tensor:
         """Cosine of each embedding `[batch, dim]` with the nearest center of each class: `[batch, num_classes]`."""
         return super().cosines(embedding).unflatten(1, (self.num_classes, self.sub_centers)).amax(dim=2)
+
+
+class LinearSoftmax(AAMSoftmax):
+    """Cross-entropy on a linear classifier of the embedding as it is: its length counts, and there is no margin.
+
+    Args:
+        embedding_dim: size of the full embedding.
+        num_classes: number of speakers.
+        label_smoothing: share of the target that is spread evenly over all classes, 0 to 1.
+
+    Source: the loss of AutoSpeech (arXiv 2005.03215); label smoothing of Szegedy et al. (arXiv 1512.00567).
+    """
+
+    def __init__(self, embedding_dim: int, num_classes: int, label_smoothing: float = 0.0) -> None:
+        super().__init__(embedding_dim, num_classes, margin=0.0, scale=1.0)
+        self.label_smoothing = label_smoothing
+        nn.init.uniform_(self.weight, -(embedding_dim**-0.5), embedding_dim**-0.5)  # as a linear layer
+        self.bias = nn.Parameter(torch.zeros(num_classes))
+
+    def classify(self, embedding: Tensor) -> Tensor:
+        """Logits `[batch, num_classes]` of embeddings `[batch, dim]`."""
+        with torch.autocast(embedding.device.type, enabled=False):
+            return F.linear(embedding.float(), self.weight[:, : embedding.shape[1]].float(), self.bias.float())
+
+    def forward(self, embedding: Tensor, label: Tensor, margin_share: float = 1.0) -> Tensor:
+        """Mean loss of a batch; see `AAMSoftmax`, but for the margin."""
+        return F.cross_entropy(self.classify(embedding), label, label_smoothing=self.label_smoothing)
 
 
 class TripletLoss(nn.Module):

@@ -89,25 +89,23 @@ class _StraightThrough(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, output: Tensor, weights: Tensor, x: Tensor, edge: Edge, chosen: int) -> Tensor:
-        ctx.edge, ctx.chosen, ctx.count = edge, chosen, len(weights)
+        ctx.edge, ctx.chosen, ctx.weights = edge, chosen, weights.new_zeros(len(weights))
+        ctx.precision = torch.get_autocast_dtype(x.device.type), torch.is_autocast_enabled(x.device.type)
         ctx.save_for_backward(output, x)
         return output.view_as(output)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None, None]:  # type: ignore[override]
         output, x = ctx.saved_tensors
-        products = gradient.new_zeros(ctx.count)
+        products = ctx.weights
         rectified = x.relu()  # what most operations begin with
-        for number, (name, operation) in enumerate(zip(ctx.edge.names, ctx.edge, strict=True)):
-            if number == ctx.chosen:
-                products[number] = _inner(gradient, output)
-            elif name != NONE:
-                products[number] = _inner(gradient, _apply(operation, x, rectified))
+        with torch.autocast(x.device.type, *ctx.precision):
+            for number, (name, operation) in enumerate(zip(ctx.edge.names, ctx.edge, strict=True)):
+                if number == ctx.chosen:
+                    products[number] = (gradient * output).sum()
+                elif name != NONE:
+                    products[number] = (gradient * _apply(operation, x, rectified)).sum()
         return gradient, products, None, None, None
-
-
-def _inner(first: Tensor, second: Tensor) -> Tensor:
-    return (first * second).sum()
 
 
 def _apply(operation: nn.Module, x: Tensor, rectified: Tensor) -> Tensor:

@@ -97,6 +97,12 @@ class SpeakerData(L.LightningDataModule):
 
     def prepare_data(self) -> None:
         """On the first process: describe a corpus that has no manifest, cut the held-out recordings."""
+        utterances = self._prepare_corpus()
+        if self.config.data.validation.trials is None and not self._held_out_trials.exists():
+            _, held_out = split_speakers(utterances, self.config)
+            self.unreadable |= write_segments(held_out, self._held_out_trials, self.config)
+
+    def _prepare_corpus(self) -> list[Utterance]:
         source = self.config.data.train
         if not source.exists():
             raise CorpusError(source, "no such folder", "a manifest of `voxnest prepare` or a folder of recordings")
@@ -107,9 +113,7 @@ class SpeakerData(L.LightningDataModule):
         utterances = read_manifest(self.manifest)
         if self.manifest == source:
             self._check_files(utterances)
-        if self.config.data.validation.trials is None and not self._held_out_trials.exists():
-            _, held_out = split_speakers(utterances, self.config)
-            self.unreadable |= write_segments(held_out, self._held_out_trials, self.config)
+        return utterances
 
     def setup(self, stage: str) -> None:
         """Read manifest and trials, and make the crops.
