@@ -2,13 +2,13 @@
 
     python benchmarks/search_step.py
 
-A step is what the original makes of two batches: forward, backward and Adam for the architecture on one, the same for the
-weights on the other; 16 channels, 8 layers, space s2, batch 2, input 300 x 257, 1251 speakers, as in exps/search.yaml of
-AutoSpeech. The dense rendering runs all operations of every edge in both, weighs them with the sample, and lets autograd
-do the rest, as the original does. Both are measured in processes of their own, which take turns; the first step of each is
-left out, the middle of the others counts. Processor time is that of all threads, which other programs on the machine
-disturb less than they do wall time. Memory is the largest resident set (ru_maxrss), less what the process had when the
-network and its optimizers were made.
+A step is what the original makes of two batches: forward, backward and Adam for the architecture on one, the same for
+the weights on the other; 16 channels, 8 layers, space s2, batch 2, input 300 x 257, 1251 speakers, as in
+exps/search.yaml of AutoSpeech. The dense rendering runs all operations of every edge in both, weighs them with the
+sample, and lets autograd do the rest, as the original does. Both are measured in processes of their own, which take
+turns; the first step of each is left out, the middle of the others counts. Processor time is that of all threads,
+which other programs on the machine disturb less than they do wall time. Memory is the largest resident set
+(ru_maxrss), less what the process had when the network and its optimizers were made.
 """
 
 import argparse
@@ -18,6 +18,7 @@ import statistics
 import subprocess
 import sys
 import time
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -36,7 +37,7 @@ def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def measure(form: str, steps: int, threads: int, shape: list[int]) -> dict[str, object]:
+def measure(form: str, steps: int, threads: int, shape: list[int]) -> dict[str, Any]:
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     net = Supernet(SPACES["s2"])
@@ -81,7 +82,7 @@ def main() -> None:
         print(json.dumps(measure(options.form, options.steps, options.threads, shape)))
         return
     forms = ("dense, plain layout", "dense", "sampled")
-    found: dict[str, list[dict[str, list[float]]]] = {form: [] for form in forms}
+    found: dict[str, list[dict[str, Any]]] = {form: [] for form in forms}
     for _ in range(options.rounds):
         for form in forms:
             command = [sys.executable, *sys.argv, "--form", form]
@@ -89,9 +90,9 @@ def main() -> None:
     table = Table("form", "wall s", "processor s", "peak MiB", title="A search step", title_justify="left")
     rows = {}
     for form, runs in found.items():
-        wall, processor = (statistics.median(sum((run[k] for run in runs), [])) for k in ("wall", "processor"))
+        wall, processor = (statistics.median(value for run in runs for value in run[k]) for k in ("wall", "processor"))
         rows[form] = wall, processor, max(run["memory"] for run in runs)
-        table.add_row(form, *(f"{value:,.2f}" for value in rows[form]))  # type: ignore[str-format]
+        table.add_row(form, *(f"{value:,.2f}" for value in rows[form]))
     Console().print(table)
     for form in forms[:2]:
         wall, processor, memory = (ours / theirs for ours, theirs in zip(rows["sampled"], rows[form], strict=True))

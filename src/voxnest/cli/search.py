@@ -51,5 +51,9 @@ def search(
     done = "already finished" if result.already_finished else "finished"
     lines = [f"{done}: {result.step:,} steps, {result.epochs:g} epochs in {result.minutes:.1f} minutes", ""]
     for number, found in enumerate(result.found):
-        lines += [found.genotype, f"genotype: {result.file(number, 'genotype')}", f"picture:  {result.file(number, 'cell')}"]
+        lines += [
+            found.genotype,
+            f"genotype: {result.file(number, 'genotype')}",
+            f"picture:  {result.file(number, 'cell')}",
+        ]
     console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)

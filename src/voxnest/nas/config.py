@@ -1,7 +1,7 @@
 """The settings of a search: every option, its default and what it means. The defaults are the original's.
 
-Source: exps/search.yaml, architect.py and loss.py of AutoSpeech's implementation (TAMU-VITA/AutoSpeech). It sets a weight
-decay and betas of Adam which its code does not use; here are those that it uses.
+Source: exps/search.yaml, architect.py and loss.py of AutoSpeech's implementation (TAMU-VITA/AutoSpeech). It sets a
+weight decay and betas of Adam which its code does not use; here are those that it uses.
 """
 
 from typing import Annotated, Any, Literal
@@ -32,8 +32,8 @@ class Corpus(Section):
     """Where the recordings are and how they are read."""
 
     train: SafePath
-    """A manifest folder of `voxnest prepare`, or a folder of recordings, which is prepared first. Half of each speaker's
-    speech trains the weights, half the architecture."""
+    """A manifest folder of `voxnest prepare`, or a folder of recordings, which is prepared first. Half of each
+    speaker's speech trains the weights, half the architecture."""
     workers: Annotated[int, Field(ge=0, le=1024)] | None = None
     """Processes that read and augment; 0: a thread does; null: 0 on a CPU, up to 12 for a GPU."""
     cache_gb: Gigabytes = 2.0
@@ -45,7 +45,7 @@ class Features(Section):
 
     frontend: str = "autospeech_spectrogram"
     bins: Annotated[int, Field(ge=1, le=8192)] = 257
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default_factory=dict)
     """Further arguments of the front end."""
     time_reversal: Fraction = 0.5
     """Share of crops that are turned back to front."""
@@ -119,7 +119,7 @@ class ArchitectureOptimizer(Section):
 class Cost(Section):
     """The price of computing."""
 
-    weights: Annotated[list[Weight], Field(min_length=1, max_length=16)] = [0.0]
+    weights: Annotated[list[Weight], Field(min_length=1, max_length=16)] = Field(default_factory=lambda: [0.0])
     """The loss grows by this times the expected cost of the sampled cells, in units of that of cells drawn at random.
     Several weights are several searches on the same operations, step by step in turn: a front by accuracy and cost."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from voxnest.nas.spaces import CELLS, EDGES
 from voxnest.nas.supernet import Supernet
 
 
-@lru_cache(maxsize=None)
+@cache
 def operation_macs(name: str, channels: int, stride: int, frames: int, bins: int) -> int:
     """Multiply-accumulates of the convolutions of an operation on a map of that size; counted, without numbers."""
     with torch.device("meta"):
@@ -34,7 +34,7 @@ def edge_costs(supernet: Supernet, frames: int, bins: int) -> Tensor:
         for number, (source, _) in enumerate(EDGES):
             stride, given = cell.stride(source), size if source < 2 else halved  # type: ignore[operator]
             for k, name in enumerate(cell.edges[number].names):  # type: ignore[index, union-attr]
-                costs[layer, number, k] = operation_macs(name, cell.channels, stride, *given) / 1e9  # type: ignore
+                costs[layer, number, k] = operation_macs(name, cell.channels, stride, *given) / 1e9
         size = halved
     return costs.float()
 

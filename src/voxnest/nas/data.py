@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -65,10 +65,12 @@ class SearchData(SpeakerData):
         check_speakers(self.config.data.train, {utterance.speaker for utterance in utterances})
         self.utterances = len(utterances)
         self.hours = sum(utterance.duration for utterance in utterances) / 3600
-        self.halves = [self._make(half, number) for number, half in enumerate(split_halves(utterances, self.config.seed))]
+        self.halves = [
+            self._make(half, number) for number, half in enumerate(split_halves(utterances, self.config.seed))
+        ]
         self.crops, self.loader = self.halves[0]
 
-    def train_dataloader(self) -> Iterator[dict[str, Any]]:  # type: ignore[override]
+    def train_dataloader(self) -> Iterable[dict[str, Any]]:  # type: ignore[override]
         """The endless pairs of batches, from the first that was not trained on."""
         options, done = self.config.crops, self.batches_done
         return _Pairs([BatchStream(crops, loader, options, done, self._wait) for crops, loader in self.halves])

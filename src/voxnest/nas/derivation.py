@@ -20,11 +20,12 @@ def derive(space: Space, normal: Tensor, reduce: Tensor) -> Genotype:
 
     Args:
         space: what the parameters choose from.
-        normal: `[14, operations]`, the rows in the order of `EDGES`; what is beyond an edge's own operations is ignored.
+        normal: `[14, operations]`, rows in the order of `EDGES`; what is beyond an edge's own operations is ignored.
         reduce: the same of the reduction cell.
 
     Source: DARTS (arXiv 1806.09055) as in the implementation of AutoSpeech. There, the place of `none` is looked up in
-    another edge's list than the one that is read; no space of theirs shows the difference, in ours each edge has its own.
+    another edge's list than the one that is read; no space of theirs shows the difference, here each edge has its
+    own.
     """
     concat = range(2, 2 + NODES)
     return Genotype(_cell(space.normal, normal), concat, _cell(space.reduce, reduce), concat)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -74,7 +75,7 @@ def lay_out(genotype: Genotype, *, reduction: bool) -> Layered:
     """The boxes and lines of a cell, arranged."""
     edges, concat = genotype.cell(reduction=reduction)
     cell = Layered()
-    states = [cell.add("input", f"cell k−{INPUTS - number}", 0.8, 0) for number in range(INPUTS)]
+    states = [cell.add("input", f"cell k-{INPUTS - number}", 0.8, 0) for number in range(INPUTS)]
     for index in range(0, len(edges), INPUTS):
         pair = edges[index : index + INPUTS]
         depth = 2 + max(states[source].layer for _, source in pair)
@@ -112,9 +113,13 @@ def _smooth(places: list[tuple[float, float, float]]) -> list[tuple[float, float
     """
     points = [(x, y) for x, y, _ in places]
     points[0], points[-1] = (points[0][0], points[0][1] + places[0][2]), (points[-1][0], points[-1][1] - places[-1][2])
-    pieces = list(zip(points, points[1:], strict=False))
+    pieces = list(pairwise(points))
     slopes = [(end[0] - start[0]) / (end[1] - start[1]) for start, end in pieces]
-    tangents = [0.0, *(2 * a * b / (a + b) if a * b > 0 else 0.0 for a, b in zip(slopes, slopes[1:], strict=False)), 0.0]
+    tangents = [
+        0.0,
+        *(2 * a * b / (a + b) if a * b > 0 else 0.0 for a, b in pairwise(slopes)),
+        0.0,
+    ]
     curve = [points[0]]
     for number, ((x0, y0), (x1, y1)) in enumerate(pieces):
         third = (y1 - y0) / 3

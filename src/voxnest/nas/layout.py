@@ -11,6 +11,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 _RESTARTS, _SWEEPS, _SETTLING = 12, 4, 120
 _GAP = 0.16
@@ -66,7 +67,7 @@ class Layered:
     @property
     def segments(self) -> list[tuple[Item, Item]]:
         """The pieces of the lines, from one layer to the next."""
-        return [pair for line in self.lines for pair in zip(line, line[1:], strict=False)]
+        return [pair for line in self.lines for pair in pairwise(line)]
 
     def arrange(self) -> None:
         """Order the layers so that few lines cross, then move the items so that lines are straight."""
@@ -155,7 +156,7 @@ def _by_neighbours(layer: list[Item], place: dict[int, int], neighbours: dict[in
 def _offsets(layer: Sequence[Item]) -> list[float]:
     """The least distances of the items from the first."""
     offsets = [0.0]
-    for left, right in zip(layer, layer[1:], strict=False):
+    for left, right in pairwise(layer):
         offsets.append(offsets[-1] + (left.width + right.width) / 2 + _GAP)
     return offsets
 

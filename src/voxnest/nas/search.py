@@ -119,8 +119,8 @@ def search(
     """Search, or continue the unfinished search in the configuration's run folder.
 
     The folder then holds `config.yaml`, `environment.json`, `metrics.csv`, TensorBoard events, `genotypes.jsonl` (those
-    of every epoch), `checkpoints/`, `genotype.txt` and `cell.svg` (of several cost weights: `genotype-1.txt` and so on),
-    and `result.json` when the search is finished.
+    of every epoch), `checkpoints/`, `genotype.txt` and `cell.svg` (of several cost weights: `genotype-1.txt` and so
+    on), and `result.json` when the search is finished.
 
     Args:
         config: as `load(SearchConfig, ...)` gives it.

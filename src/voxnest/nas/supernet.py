@@ -10,9 +10,9 @@ so it is computed in the backward pass, where the left side is known, of outputs
 dropped at once. In a step on the weights not even that is needed: operations that were not chosen have no gradient, and
 the architecture is not asked for any.
 
-Batch normalisation: an operation normalises by the batch, and notes its statistics once in each step in which it runs. So
-a step on the architecture leaves the running statistics that the dense form leaves; a step on the weights updates those
-of the chosen operations alone, for to update all would be to run all. Nothing in a search reads them.
+Batch normalisation: an operation normalises by the batch, and notes its statistics once in each step in which it runs.
+So a step on the architecture leaves the running statistics that the dense form leaves; a step on the weights updates
+those of the chosen operations alone, for to update all would be to run all. Nothing in a search reads them.
 
 Source: Ding et al., AutoSpeech (arXiv 2005.03215); its implementation (TAMU-VITA/AutoSpeech, models/model_search.py).
 """
@@ -95,7 +95,7 @@ class _StraightThrough(torch.autograd.Function):
         return output.view_as(output)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         output, x = ctx.saved_tensors
         products = ctx.weights
         rectified = x.relu()  # what most operations begin with
@@ -186,7 +186,7 @@ class Cell(nn.Module):
             so_far = sums[node]
             sums[node] = result if so_far is None else so_far + result
             if source == node + 1:  # the last edge of the node
-                states.append(sums[node])  # type: ignore[arg-type]
+                states.append(sums[node])
         return torch.cat(states[2:], dim=1)
 
 
@@ -246,7 +246,9 @@ class Supernet(nn.Module):
         """Draw the operations of every cell; two cells of one kind get their own."""
         return sample_cells(self.logits(search)[self.kinds], temperature)
 
-    def forward(self, features: Tensor, sample: Sample, *, architecture: bool = False, drop_path: float = 0.0) -> Tensor:
+    def forward(
+        self, features: Tensor, sample: Sample, *, architecture: bool = False, drop_path: float = 0.0
+    ) -> Tensor:
         """`[batch, bins, frames]` to `[batch, out_channels]`, through the chosen operations.
 
         Args:
