@@ -27,6 +27,7 @@ MODES = "zoo.py matryoshka_fit.py -k 'mode'"
 LONG = "inference.py encode.py -k 'long or loud or part'"
 MUON = "optimizers.py"
 FUSION = "eres2net.py -k fusion"
+GRADIENTS = "nas.py -k gradients"
 JSON = "properties.py -k json_option"
 SEARCHED = "autospeech.py autospeech_files.py"
 FAULTS: tuple[tuple[str, str, str, str], ...] = (
@@ -116,6 +117,14 @@ FAULTS: tuple[tuple[str, str, str, str], ...] = (
     # The command line.
     ("errors.py", "len(known) <= few", "len(known) < few", "properties.py -k unknown_name"),
     ("cli/command.py", "            return [*result, *words[index:]]\n", "            pass\n", JSON),
+    # Searching: the gradient of the architecture, ties, halves, what a step may depend on, boxes of a picture.
+    ("nas/supernet.py", "products[number] = (gradient * output).sum()", "pass", GRADIENTS),
+    ("nas/supernet.py", "_apply(operation, x, rectified)", "operation(rectified)", GRADIENTS),
+    ("nas/derivation.py", "if name != NONE]", "]", "nas.py -k none"),
+    ("nas/derivation.py", "key=lambda edge: -edge[1][0]", "key=lambda edge: edge[1][0]", "nas.py -k derivation"),
+    ("nas/data.py", "offset=own[0].offset + middle", "offset=own[0].offset", "search.py -k halves"),
+    ("nas/control.py", "config.seed, number)", "config.seed, id(batch))", "search.py -k continues"),
+    ("nas/layout.py", "(left.width + right.width) / 2 + _GAP", "right.width / 2", "search.py -k box"),
 )  # fmt: skip
 
 

@@ -17,6 +17,8 @@ COMMANDS = {
     "demo": "Make voices, train, evaluate and verify: no data needed.",
     "prepare": "Describe a corpus: manifests, statistics, unreadable files.",
     "train": "Train a speaker encoder; run again, continue.",
+    "search": "Search an architecture (AutoSpeech); run again, continue.",
+    "draw": "Draw the cells of a searched architecture.",
     "evaluate": "Measure error rates of a model on a trial list.",
     "embed": "Write speaker embeddings of recordings to a file.",
     "verify": "Tell whether two recordings are of one speaker.",

@@ -106,6 +106,15 @@ class SpeakerData(L.LightningDataModule):
 
     def prepare_data(self) -> None:
         """On the first process: describe a corpus that has no manifest, cut the held-out recordings."""
+        utterances = self._prepare_corpus()
+        training, held_out = self._divided(utterances)
+        if self._holds_out_speakers and not self._held_out_trials.exists():
+            self.unreadable |= write_segments(held_out, self._held_out_trials, self.config)
+        self._find_statistics(training, self.progress)
+        if (cache := self._feature_cache(training)) is not None:
+            cache.build(progress=self.progress)
+
+    def _prepare_corpus(self) -> list[Utterance]:
         source = self.config.data.train
         if not source.exists():
             raise CorpusError(source, "no such folder", "a manifest of `voxnest prepare` or a folder of recordings")
@@ -116,12 +125,7 @@ class SpeakerData(L.LightningDataModule):
         utterances = read_manifest(self.manifest)
         if self.manifest == source:
             self._check_files(utterances)
-        training, held_out = self._divided(utterances)
-        if self._holds_out_speakers and not self._held_out_trials.exists():
-            self.unreadable |= write_segments(held_out, self._held_out_trials, self.config)
-        self._find_statistics(training, self.progress)
-        if (cache := self._feature_cache(training)) is not None:
-            cache.build(progress=self.progress)
+        return utterances
 
     def _find_statistics(
         self, utterances: Sequence[Utterance], progress: Callable[[int, int], None] | None = None

@@ -19,13 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import BaseModel
 
 import voxnest
 from voxnest import files
 from voxnest.errors import CheckpointError, ConfigError, TrainingError
 from voxnest.files import atomic_write
 from voxnest.training.config import TrainingConfig
-from voxnest.training.settings import LENGTH_KEYS, dump_config, first_difference, load_config
+from voxnest.training.settings import LENGTH_KEYS, dump_config, first_difference, load
 
 LOCK = ".lock"
 RUNNING = "running.json"
@@ -62,10 +63,11 @@ class RunFolder:
 
     Args:
         path: of the folder.
+        kind: of configuration that the run has.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, kind: type[BaseModel] = TrainingConfig) -> None:
+        self.path, self.kind = path, kind
         self.config = path / "config.yaml"
         self.environment = path / "environment.json"
         self.metrics = path / "metrics.csv"
@@ -73,7 +75,7 @@ class RunFolder:
         self.unreadable = path / "unreadable.tsv"
         self.checkpoint = path / "checkpoints" / "last.ckpt"
 
-    def check(self, config: TrainingConfig) -> None:
+    def check(self, config: BaseModel) -> None:
         """Make sure that a run of this configuration can begin or continue here.
 
         Raises:
@@ -85,7 +87,7 @@ class RunFolder:
             ):
                 raise ConfigError(self.path, "is not empty and no run folder", "a new folder as `output`")
         elif self.checkpoint.exists():  # without it nothing is lost if another configuration takes the folder
-            difference = first_difference(load_config(self.config), config)
+            difference = first_difference(load(self.kind, self.config), config)
             if difference is not None:
                 key, old, new = difference
                 found = f"holds a run with {key} = {json.dumps(old)}, this one has {json.dumps(new)}"
@@ -151,9 +153,9 @@ class RunFolder:
         lines = self.unreadable.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
         return {Path(path): reason for path, _, reason in (line.partition("\t") for line in lines)}
 
-    def describe(self, config: TrainingConfig, step: int) -> None:
+    def describe(self, config: BaseModel, step: int) -> None:
         """Write the resolved configuration, and add this start of the run to `environment.json`."""
-        if step == 0 and self.config.exists() and first_difference(load_config(self.config), config):
+        if step == 0 and self.config.exists() and first_difference(load(self.kind, self.config), config):
             shutil.rmtree(self.path / "validation", ignore_errors=True)  # of a run that saved nothing
             self.unreadable.unlink(missing_ok=True)
         with writing(self.config):
@@ -166,7 +168,7 @@ class RunFolder:
             "step": step,
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
             "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-            "seed": config.seed,
+            "seed": config.seed,  # type: ignore[attr-defined]
             "git": _git_revision(),
             "python": platform.python_version(),
             "system": f"{platform.system()} {platform.machine()}",

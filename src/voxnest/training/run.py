@@ -70,7 +70,7 @@ def train(
     with (
         locked(folder.path) if _is_first_start() else nullcontext(),
         control.stop.taken_over(end_process),
-        _quiet(),
+        quiet(),
     ):
         try:
             return _train(config, folder, control, console or Console(), callbacks)
@@ -191,7 +191,7 @@ def _end_others(trainer: L.Trainer) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without the hints of Lightning and torch to programmers."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]

@@ -5,7 +5,7 @@ import itertools
 import re
 from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -25,6 +25,9 @@ FREE_KEYS = (
 """Keys that may change when a run is continued: they change nothing that is learnt."""
 LENGTH_KEYS = ("trainer.max_steps", "trainer.max_epochs", "trainer.max_minutes")
 """Keys that say how long a training is."""
+
+
+Config = TypeVar("Config", bound=BaseModel)
 
 
 class _Loader(yaml.SafeLoader):
@@ -49,9 +52,15 @@ _Loader.add_implicit_resolver(
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainingConfig:
+    """Read and check the configuration of a training; see `load`."""
+    return load(TrainingConfig, path, overrides)
+
+
+def load(kind: type[Config], path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Read and check a configuration.
 
     Args:
+        kind: of configuration, which has `output`, the run folder.
         path: a YAML file.
         overrides: `key=value` with dotted keys, such as `optimizer.lr=0.002`; values are YAML.
 
@@ -71,29 +80,32 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainingConf
         raise ConfigError(path, "empty" if content is None else f"a {type(content).__name__}", "keys and values")
     sources: dict[str, str] = {}
     for override in overrides:
-        key = _apply(content, override)
+        key = _apply(kind, content, override)
         sources[key] = override
     try:
-        config = TrainingConfig.model_validate(content)
+        config = kind.model_validate(content)
     except ValidationError as error:
-        raise _explain(error, path, sources) from error
-    if config.output is None:
-        config.output = Path("runs") / path.stem
+        raise _explain(kind, error, path, sources) from error
+    if config.output is None:  # type: ignore[attr-defined]
+        config.output = Path("runs") / path.stem  # type: ignore[attr-defined]
     return config
 
 
-def locate(error: ConfigError, path: str | Path, overrides: Sequence[str] = ()) -> ConfigError:
+def locate(
+    error: ConfigError, path: str | Path, overrides: Sequence[str] = (), kind: type[BaseModel] = TrainingConfig
+) -> ConfigError:
     """Say where a setting comes from that an error is about: the override, or the file.
 
     Args:
         error: of what was made of a configuration; its subject may be a key, or the last word of one.
         path: of the configuration.
         overrides: of it.
+        kind: of configuration.
 
     Returns:
         An error about the override or the file, or the same one if it is about something else.
     """
-    named = [key for key in known_keys() if error.subject in (key, key.rpartition(".")[2])]
+    named = [key for key in known_keys(kind) if error.subject in (key, key.rpartition(".")[2])]
     key = error.subject if error.subject.startswith("model.overrides") else next(iter(named), None)
     if key is None:
         return error
@@ -102,14 +114,14 @@ def locate(error: ConfigError, path: str | Path, overrides: Sequence[str] = ()) 
     return ConfigError(where, f"{key}: {error.found}", error.expected)
 
 
-def dump_config(config: TrainingConfig, path: str | Path) -> None:
+def dump_config(config: BaseModel, path: str | Path) -> None:
     """Write the resolved configuration as YAML that `load_config` reads back."""
     with atomic_write(path) as temporary:
         text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
         temporary.write_text(text, encoding="utf-8")
 
 
-def first_difference(old: TrainingConfig, new: TrainingConfig) -> tuple[str, Any, Any] | None:
+def first_difference(old: BaseModel, new: BaseModel) -> tuple[str, Any, Any] | None:
     """Find the first dotted key, its old and new value, where two configurations differ (but `FREE_KEYS`)."""
     before, after = (dict(_flatten(config.model_dump(mode="json"))) for config in (old, new))
     for key in dict.fromkeys([*after, *before]):
@@ -140,7 +152,7 @@ def _shorten(value: object) -> str:
     return text if len(text) <= 80 else f"{text[:60]}...{text[-10:]}"
 
 
-def _apply(content: dict[str, Any], override: str) -> str:
+def _apply(kind: type[BaseModel], content: dict[str, Any], override: str) -> str:
     key, equals, text = override.partition("=")
     key = key.strip()
     if not equals and Path(key).suffix in (".yaml", ".yml"):
@@ -157,16 +169,16 @@ def _apply(content: dict[str, Any], override: str) -> str:
         if inner is None:
             inner = content[section] = {}
         if not isinstance(inner, dict):
-            raise ConfigError(override, f"{'.'.join(sections[:depth])!r} is not a section", _nearest(key))
+            raise ConfigError(override, f"{'.'.join(sections[:depth])!r} is not a section", _nearest(kind, key))
         content = inner
     content[last] = value
     return key
 
 
-def _explain(error: ValidationError, path: Path, sources: dict[str, str]) -> ConfigError:
+def _explain(kind: type[BaseModel], error: ValidationError, path: Path, sources: dict[str, str]) -> ConfigError:
     """Turn the first of pydantic's findings into one line."""
     findings = error.errors(include_url=False)
-    first, known = findings[0], set(known_keys())
+    first, known = findings[0], set(known_keys(kind))
     if first["type"] in ("extra_forbidden", "missing"):
         key = ".".join(map(str, first["loc"]))
     else:  # what follows the key are positions in a list and names of a union's members
@@ -176,7 +188,7 @@ def _explain(error: ValidationError, path: Path, sources: dict[str, str]) -> Con
     subject = override or path
     if first["type"] == "extra_forbidden":
         asked = next((at for at in sources if at.startswith(f"{key}.")), key)
-        return ConfigError(subject, f"unknown key {asked!r}", _nearest(asked))
+        return ConfigError(subject, f"unknown key {asked!r}", _nearest(kind, asked))
     if first["type"] == "missing":
         return ConfigError(subject, f"{key!r} is missing", f"{key}: VALUE")
     if first["type"] == "value_error":
@@ -194,9 +206,9 @@ def _longest_key(loc: Sequence[int | str], known: set[str]) -> str:
     return next((key for key in reversed(list(keys)) if key in known), "")
 
 
-def _nearest(key: str) -> str:
+def _nearest(kind: type[BaseModel], key: str) -> str:
     """Name the nearest key: by spelling in the section, by the last word anywhere, by spelling anywhere."""
-    known = list(known_keys())
+    known = list(known_keys(kind))
     section, _, last = key.rpartition(".")
     siblings = [k for k in known if k.rpartition(".")[0] == section]
     for candidates in (
