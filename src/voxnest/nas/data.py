@@ -63,6 +63,7 @@ class SearchData(SpeakerData):
         assert self.trainer is not None
         utterances = read_manifest(self.manifest)
         check_speakers(self.config.data.train, {utterance.speaker for utterance in utterances})
+        self._find_statistics(utterances)
         self.utterances = len(utterances)
         self.hours = sum(utterance.duration for utterance in utterances) / 3600
         self.halves = [
