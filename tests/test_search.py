@@ -16,6 +16,7 @@ from test_training import make_corpus
 from voxnest.cli.app import app
 from voxnest.corpora.manifest import Utterance
 from voxnest.errors import ConfigError, CorpusError
+from voxnest.hub.checkpoint import load_encoder
 from voxnest.models.autospeech import PAPER
 from voxnest.models.genotype import Genotype
 from voxnest.models.operations import OPERATIONS
@@ -103,6 +104,43 @@ def test_a_search_leaves_its_genotypes_and_changes_both_kinds_of_parameters(conf
     again = search(config)
     assert again.already_finished
     assert again.found == result.found
+
+
+def test_a_search_goes_on_to_train_and_to_name_the_speakers_of_what_it_found(run, tmp_path, corpus, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    training = {
+        "task": "identification",
+        "data": {"train": str(corpus), "validation": {"held_out_recordings": 0.5}},
+        "crops": {"duration": 0.5, "batch_size": 4},
+        "model": {"name": "autospeech", "overrides": {"channels": 4, "layers": 3, "bins": 33}},
+        "loss": {"kind": "softmax"},
+        "trainer": {"max_steps": 4, "accelerator": "cpu"},
+    }
+    (tmp_path / "train.yaml").write_text(yaml.safe_dump(training))
+    searching = {**SMALL, "data": {"train": str(corpus)}, "output": "found", "training": "train.yaml"}
+    (tmp_path / "search.yaml").write_text(yaml.safe_dump(searching))
+    status, shown, errors = run("search", "search.yaml")
+    assert status == 0, errors
+    genotype = (tmp_path / "found" / "genotype.txt").read_text().strip()
+    trained = load_encoder(tmp_path / "found" / "training" / "best.safetensors")
+    assert (trained.architecture, trained.config["genotype"]) == ("autospeech", genotype)
+    assert genotype in shown
+    assert (tmp_path / "found" / "cell.svg").exists()
+    again = run("search", "search.yaml")
+    assert again[0] == 0
+    assert again[1].count("already finished") == 2
+    manifest = tmp_path / "manifest"
+    assert run("prepare", corpus, "-o", manifest)[0] == 0
+    status, shown, errors = run(
+        "evaluate", tmp_path / "found/training", "--task", "identification", "--utterances", manifest
+    )
+    assert status == 0, errors
+    assert "Top-1" in shown
+    (tmp_path / "train.yaml").write_text(yaml.safe_dump({**training, "optimiser": {}}))
+    status, _, errors = run("search", "search.yaml", "output=other")
+    assert status == 2
+    assert "train.yaml: unknown key 'optimiser'" in errors
+    assert not (tmp_path / "other").exists()
 
 
 def test_a_price_makes_cells_cheaper(configure):

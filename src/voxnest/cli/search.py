@@ -1,9 +1,12 @@
 """`voxnest search`: search an architecture as a configuration says."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from voxnest.cli.train import train
 
 
 def search(
@@ -16,17 +19,20 @@ def search(
     """Search an architecture for speaker recognition; run again, the command continues an unfinished search.
 
     Everything goes to the run folder (`output` in the configuration): the genotypes of every epoch, the last one as
-    genotype.txt and drawn as cell.svg, metrics, a checkpoint. Ctrl-C writes a checkpoint and stops.
+    genotype.txt and drawn as cell.svg, metrics, a checkpoint. Ctrl-C writes a checkpoint and stops. Where the
+    configuration names one of a training (`training`), the network that was found is trained by it.
     """
     from rich.console import Console
     from rich.table import Table
 
     from voxnest.errors import ConfigError
     from voxnest.nas.config import SearchConfig
-    from voxnest.training.settings import load, locate
+    from voxnest.training.settings import load, load_config, locate
 
     given = overrides or []
     settings = load(SearchConfig, config, given)
+    if settings.training is not None:
+        load_config(settings.training)  # what is wrong with it is not to be found out after the search
 
     from voxnest.nas import search as searching
     from voxnest.training.interruption import TrainingInterruptedError, leave
@@ -57,3 +63,7 @@ def search(
             f"picture:  {result.file(number, 'cell')}",
         ]
     console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+    if settings.training is not None:
+        console.print()
+        genotype = json.dumps(result.found[0].genotype)
+        train(settings.training, [f"model.overrides.genotype={genotype}", f"output={result.folder / 'training'}"])

@@ -167,3 +167,6 @@ class SearchConfig(Section):
     cost: Cost = Cost()
     settle: Settle = Settle()
     trainer: SearchTrainer = SearchTrainer()
+    training: SafePath | None = None
+    """A configuration of `voxnest train`, of an `autospeech` network: `voxnest search` then trains the first genotype
+    that it found by it, in the folder `training` of the search."""
