@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from voxnest.corpora.trials import IndexedTrials
@@ -219,7 +219,14 @@ def isotonic(scores, labels):
     return np.array(share)[np.searchsorted(values, scores)]
 
 
+# The last score, of non-targets alone, pulls down all that are below it, one after the other.
+CASCADE = [
+    (score, kind < of[0]) for score, of in enumerate([(1, 1), (6, 5), (3, 2), (0, 5)]) for kind in range(sum(of))
+]
+
+
 @few
+@example(CASCADE)
 @given(st.lists(st.tuples(st.integers(-4, 4), st.booleans()), min_size=2, max_size=25))
 def test_min_cllr_is_that_of_isotonic_regression_and_never_above_cllr(trials):
     scores, labels = np.array([t[0] for t in trials], float), np.array([int(t[1]) for t in trials])
