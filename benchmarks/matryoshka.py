@@ -23,7 +23,7 @@ from rich.table import Table
 from voxnest.corpora.manifest import Utterance
 from voxnest.corpora.trials import find_speakers, index_trials, read_trials
 from voxnest.corpora.utterances import read_corpus
-from voxnest.evaluation import compute_eer, eer_replicates
+from voxnest.evaluation import compute_eer, metric_replicates
 from voxnest.evaluation.evaluating import find_root
 from voxnest.hub.checkpoint import load_encoder
 from voxnest.inference import embed_files
@@ -58,7 +58,7 @@ class Trials:
         scores = score_indexed(np.stack([embeddings[name] for name in self.indexed.names]), self.indexed, dims)
         labels = self.indexed.labels
         return {
-            dim: (compute_eer(values, labels)[0], eer_replicates(values, labels, *self.sides))
+            dim: (compute_eer(values, labels)[0], metric_replicates(values, labels, *self.sides))
             for dim, values in scores.items()
         }
 

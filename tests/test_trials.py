@@ -403,7 +403,7 @@ def test_many_trials_are_scored_in_blocks_as_few_are(monkeypatch):
     embeddings = {str(n): random.standard_normal(16) for n in range(50)}
     trials = [Trial(False, str(i), str(j)) for i in range(50) for j in range(50)]
     whole = score_trials(embeddings, trials, 10)
-    monkeypatch.setattr("voxnest.scoring.BLOCK_VALUES", 16 * 7)
+    monkeypatch.setattr("voxnest.scoring.cosine.BLOCK_VALUES", 16 * 7)
     assert score_trials(embeddings, trials, 10).tolist() == whole.tolist()
 
 

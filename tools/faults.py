@@ -19,6 +19,9 @@ ROOT = Path(__file__).parent.parent
 EVERY = "every_model.py -k 'learns or matters'"
 MASKS = "frontends.py -k 'masks or bands or hides'"
 RATES = "metrics.py properties.py -k 'not half_a_million and (rates or kinds or costs or scores or threshold)'"
+LLRS = "calibration.py"
+NORMS = "normalisation.py"
+DRAWS = "bootstrap.py"
 LISTS = "trials.py properties.py -k 'trial or both_formats or made or error'"
 CROPS = "crops.py properties.py -k 'crop or share or speaker or utterance'"
 TURNS = "rotation.py properties.py -k 'rotat or turned or prefix or direction'"
@@ -88,13 +91,34 @@ FAULTS: tuple[tuple[str, str, str, str], ...] = (
     ("models/next_tdnn.py", "return x + self.contract(", "return x + 0 * self.contract(", EVERY),
     ("models/redimnet2.py", "self.upsample(self.context(x))", "self.upsample(x)", EVERY),
     # Error rates.
-    ("evaluation/metrics.py", "misses * nontargets >= false_accepts", "misses * nontargets > false_accepts", RATES),
-    ("evaluation/metrics.py", "fnr[0] + step * (fnr[1] - fnr[0])", "fnr[0]", RATES),
+    ("evaluation/curve.py", "misses[at] * nontargets >= false", "misses[at] * nontargets > false", RATES),
+    ("evaluation/curve.py", "fnr[0] + step * (fnr[1] - fnr[0])", "fnr[0]", RATES),
     ("evaluation/metrics.py", "middle if middle > below else above", "below", RATES),
-    ("evaluation/metrics.py", "np.flatnonzero(np.diff(values)) + 1", "np.arange(1, len(values))", RATES),
-    ("evaluation/metrics.py", "min(cost_of_missing, cost_of_accepting))", "cost_of_missing)", RATES),
-    ("evaluation/metrics.py", "c_fa * (1 - p_target)", "c_fa * p_target", RATES),
+    ("evaluation/curve.py", "np.flatnonzero(np.diff(values)) + 1", "np.arange(1, len(values))", RATES),
+    ("evaluation/curve.py", "min(missing, accepting)", "missing", RATES),
+    ("evaluation/curve.py", "c_fa * (1 - p_target)", "c_fa * p_target", RATES),
     ("evaluation/metrics.py", "accepted = values >= threshold", "accepted = values > threshold", RATES),
+    ("evaluation/curve.py", "(self.thresholds, threshold)", "(self.thresholds, -threshold)", LLRS),
+    ("evaluation/curve.py", "(targets, -llrs), (nontargets, llrs)", "(targets, llrs), (nontargets, -llrs)", LLRS),
+    ("evaluation/curve.py", "while pooled and", "if pooled and", LLRS),
+    ("evaluation/bootstrap.py", "np.append(drawn[replicate], 1)", "np.append(drawn[replicate], 2)", DRAWS),
+    ("evaluation/bootstrap.py", "_interval(draws[0] - draws[1]", "_interval(draws[0] - draws[1].mean()", DRAWS),
+    ("evaluation/identification_rates.py", "values >= own[:, None], axis=1)  #", "values > own[:, None], axis=1)  #", DRAWS),
+    ("evaluation/identification_rates.py", "rivals | (own < threshold)", "own < threshold", DRAWS),
+    # Normalisation, calibration, PLDA.
+    ("scoring/normalisation.py", "similarities.partition(-top_n, axis=1)", "pass", NORMS),
+    ("scoring/normalisation.py", "similarities[:, -top_n:]", "similarities[:, :top_n]", NORMS),
+    ("scoring/normalisation.py", "return total / len(sides)", "return total", NORMS),
+    ("scoring/normalisation.py", "(others - centre).T @ (others - centre)", "others.T @ others", NORMS),
+    ("scoring/arrays.py", "return not different.any()", "return True", NORMS),
+    ("scoring/logistic.py", "solution[-1] - weights @ mean", "solution[-1]", LLRS),
+    ("scoring/logistic.py", "(1 - prior) / counts[1]", "(1 - prior) / counts[0]", LLRS),
+    ("scoring/logistic.py", "math.log(prior / (1 - prior)), penalty", "0.0, penalty", LLRS),
+    ("scoring/calibration.py", "rate * (len(values) + 1)", "rate * (len(values) + 101)", LLRS),
+    ("scoring/calibration.py", "np.nextafter(highest, np.inf)", "highest", LLRS),
+    ("scoring/plda.py", "(1 / total - total / determinant) / 2", "(1 / total - total / determinant)", LLRS),
+    ("scoring/plda.py", "moments = chosen.sum() * uncertain + ", "moments = ", LLRS),
+    ("scoring/cosine.py", ".mean(axis=1)", "[:, 0]", "calibration.py"),
     # Trial lists.
     ("corpora/trials.py", "            label, enrollment, test =", "            label, test, enrollment =", LISTS),
     ("corpora/trials.py", 'if name.split() != [name]:', 'if " " in name:', LISTS),

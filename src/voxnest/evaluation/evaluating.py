@@ -19,8 +19,9 @@ from voxnest.corpora.trials import (
     read_trials,
 )
 from voxnest.errors import ConfigError, TrialError
+from voxnest.evaluation.bootstrap import metric_interval
 from voxnest.evaluation.checks import check_rates, check_trials
-from voxnest.evaluation.metrics import compute_eer, compute_min_dcf, eer_interval, error_rates_at
+from voxnest.evaluation.metrics import compute_eer, compute_min_dcf, error_rates_at
 from voxnest.evaluation.report import DimensionResult, EvaluationReport, OperatingPoint
 from voxnest.inference import DEFAULT_THRESHOLD, Progress, embed_files
 from voxnest.scoring import score_indexed
@@ -51,7 +52,7 @@ def evaluate(
             or `test` in it, wherever its recordings are; for trials, the current folder.
         dims: prefix sizes; all that the encoder has if None.
         progress: called with how many recordings (parts of long ones) are embedded, and of how many.
-        interval: find a confidence interval of each EER too, by drawing speakers anew (`eer_interval`); recordings
+        interval: find a confidence interval of each EER too, by drawing speakers anew (`metric_interval`); recordings
             that target trials link are taken to be of one speaker.
         window: embed windows of so many seconds and take their mean, rather than whole recordings; see `embed_files`.
 
@@ -102,7 +103,7 @@ def evaluate(
         used = DEFAULT_THRESHOLD if own is None else own
         rejects, accepts = error_rates_at(scores[dim], indexed.labels, used)
         verify = OperatingPoint(used, own is not None, accepts, rejects)
-        limits = eer_interval(scores[dim], indexed.labels, *sides) if interval else None
+        limits = metric_interval(scores[dim], indexed.labels, *sides) if interval else None
         results[dim] = DimensionResult(eer, threshold, costs, verify, limits)
     return EvaluationReport(
         model=encoder.name,

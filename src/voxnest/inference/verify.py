@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from voxnest.errors import ConfigError
 from voxnest.inference.embedding import Progress, embed_files
-from voxnest.scoring import cosine
+from voxnest.scoring import cosine_similarity
 
 if TYPE_CHECKING:
     from voxnest.models.encoder import SpeakerEncoder
@@ -81,6 +81,6 @@ def verify(
     if not -1 <= threshold <= 1:
         raise ConfigError("threshold", f"{threshold:g}", "a cosine similarity, in [-1, 1]")
     embeddings = embed_files(encoder, [a, b], progress=progress)
-    score = cosine(embeddings[str(a)][:dim], embeddings[str(b)][:dim])
+    score = cosine_similarity(embeddings[str(a)][:dim], embeddings[str(b)][:dim])
     silent, warnings = tuple(embeddings.silent), tuple(embeddings.warnings)
     return Verification(score, score >= threshold, threshold, dim, calibrated, silent, warnings)
