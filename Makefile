@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test lint types imports docs unit test-versions format clean
+.PHONY: help env demo test lint types imports docs unit browser test-versions format clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,8 +39,14 @@ imports: env
 docs: env ## Build the documentation site into site/, strictly
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-unit: env
+unit: env browser
 	$(BIN)/python -m pytest
+
+# A test opens the report of an evaluation in Chromium. It is installed where that can be done, as in CI; else the test skips.
+browser:
+	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+		&& apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null; } \
+		|| echo "no Chromium here: the test of reports in a browser is skipped"
 
 format: env ## Mend layout and import order
 	$(BIN)/ruff check --fix .

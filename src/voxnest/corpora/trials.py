@@ -262,7 +262,7 @@ def filled_lines(path: str | Path) -> Iterator[tuple[int, str, list[str]]]:
                 line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
                 if "\0" in line:
                     raise TrialError(f"{path}:{number}", "not a line of text", FORMATS)
-                fields = line.split(maxsplit=3)
+                fields = line.rstrip().split(maxsplit=3)
                 if fields:
                     yield number, line, fields
     except OSError as error:

@@ -96,7 +96,7 @@ def find_curves(reports: Mapping[str, EvaluationReport]) -> list[Curve]:
         sizes = {label: max(report.dims) for label, report in reports.items()}
         return [
             Curve(
-                f"{shortened(label, 24)}\n", report.scores[sizes[label]], report.labels, report.dims[sizes[label]].eer
+                f"{shortened(label, 26)}\n", report.scores[sizes[label]], report.labels, report.dims[sizes[label]].eer
             )
             for label, report in reports.items()
         ]

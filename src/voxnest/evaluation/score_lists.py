@@ -17,7 +17,7 @@ from voxnest.inference.archive import read_embeddings
 from voxnest.scoring import score_indexed
 
 Row = tuple[str, str, float, bool | None]
-LINES = 1 << 16
+LINES = 1 << 17
 """Of a trial list in memory at once."""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,8 +49,10 @@ _OUTSIDE = re.compile(r"^.*?(?=<svg)|<metadata>.*?</metadata>|<style.*?</style>"
 _GROUP = re.compile(r'<g id="[^"]*"')
 _SIZE = re.compile(r' (?:width|height)="[\d.]+pt"| version="1.1"')
 
+REM_PER_INCH = 5.5
 BINS = 60
 PROBABILITY_BINS = 10
+LEAST_IN_BIN = 5
 
 
 def figure_element(figure: Figure, description: str, number: int, caption: str = "", title: str = "") -> Markup:
@@ -68,7 +70,9 @@ def figure_element(figure: Figure, description: str, number: int, caption: str =
     text = _SIZE.sub("", head) + f' role="img" aria-label="{escape(description)}">' + rest
     text = _COLOUR.sub(lambda found: f"var(--{_VARIABLES[found.group().lower()]})", text)
     heading = tag("h3", title) if title else None
-    return tag("figure", heading, Markup(text), tag("figcaption", caption) if caption else None, class_="chart")
+    width = f"max-width: {REM_PER_INCH * figure.get_figwidth():.1f}rem"  # so that letters are of one size in all
+    below = tag("figcaption", caption) if caption else None
+    return tag("figure", heading, Markup(text), below, class_="chart", style=width)
 
 
 def draw_scores(report: EvaluationReport, dim: int) -> Figure:
@@ -88,18 +92,18 @@ def draw_scores(report: EvaluationReport, dim: int) -> Figure:
     axes.set_ylim(bottom=0)
     axes.set_yticks([])
     style_axes(axes, x="Score", y="Density")
-    _legend_above(axes)
+    _legend(axes, loc="lower left", bbox_to_anchor=(0, 1.02), ncols=2, frameon=False)
     return figure
 
 
 def draw_prefixes(reports: Mapping[str, EvaluationReport]) -> Figure:
     """The equal error rate over the size of the prefix, with intervals where there are some."""
-    figure, axes = new_axes(7.6, 4.4)
+    figure, axes = new_axes(9.4, 4.6)
     for number, (label, report) in enumerate(reports.items()):
         dims = np.array(list(report.dims))
         style = series_style(number)
         eers = np.array([100 * result.eer for result in report.dims.values()])
-        axes.plot(dims, eers, **style, label=shortened(label, 40), clip_on=False)
+        axes.plot(dims, eers, **style, label=shortened(label, 26), clip_on=False)
         limits = _limits(report.dims)
         if limits is not None:
             shift = dims * 1.02**number  # so that no bar hides another
@@ -110,7 +114,7 @@ def draw_prefixes(reports: Mapping[str, EvaluationReport]) -> Figure:
     axes.minorticks_off()
     axes.set_ylim(bottom=0)
     style_axes(axes, x="Numbers of the embedding", y="EER (%)")
-    style_legend(axes.legend(loc="upper right"))
+    _legend(axes, loc="upper left", bbox_to_anchor=(1.03, 1))
     return figure
 
 
@@ -120,14 +124,15 @@ def draw_reliability(curves: Mapping[str, tuple[NDArray[np.floating], NDArray[np
     Args:
         curves: name -> (log-likelihood ratios [trials], labels [trials]).
     """
-    figure, axes = new_axes(6.4, 5.2)
+    figure, axes = new_axes(8.6, 5.2)
     axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=(0, (4, 4)), label="ideal")
     for number, (name, (ratios, labels)) in enumerate(curves.items()):
-        predicted, observed, _ = reliability(ratios, labels)
-        axes.plot(predicted, observed, **series_style(number), label=shortened(name, 40), clip_on=False)
-    axes.set(xlim=(0, 1), ylim=(0, 1))
+        predicted, observed, counts = reliability(ratios, labels)
+        enough = counts >= LEAST_IN_BIN
+        axes.plot(predicted[enough], observed[enough], **series_style(number), label=shortened(name, 26), clip_on=False)
+    axes.set(xlim=(0, 1), ylim=(0, 1), box_aspect=1, anchor="W")
     style_axes(axes, x="Predicted probability", y="Observed share of targets")
-    style_legend(axes.legend(loc="upper left"))
+    _legend(axes, loc="upper left", bbox_to_anchor=(1.03, 1))
     return figure
 
 
@@ -158,6 +163,6 @@ def _limits(results: Mapping[int, DimensionResult]) -> NDArray[np.float64] | Non
     return 100 * np.array(limits).T if len(limits) == len(results) else None
 
 
-def _legend_above(axes: Axes) -> None:
-    legend = axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2, borderaxespad=0.2, frameon=False)
-    style_legend(legend)
+def _legend(axes: Axes, **place: Any) -> None:
+    """Beside or above, where it hides nothing."""
+    style_legend(axes.legend(borderaxespad=0, handlelength=3, labelspacing=0.7, **place))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import shlex
@@ -53,10 +52,22 @@ def describe_encoder(encoder: SpeakerEncoder, metadata: Mapping[str, Any] | None
     told = dict(metadata or {})
     card = told.pop("card", {})
     for key, value in {**told, **(card if isinstance(card, dict) else {"card": card})}.items():
-        facts[f"training: {key}" if key in told else key] = _short(value)
+        facts[(f"training: {key}" if key in told else key).replace("_", " ")] = _short(value)
     return facts
 
 
 def _short(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False).replace('"', "")
+    text = _plain(value)
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+
+
+def _plain(value: Any) -> str:
+    """JSON values as a reader wants them: no braces around the whole, numbers of four digits."""
+    if isinstance(value, Mapping):
+        inner = (
+            (key, f"({_plain(item)})" if isinstance(item, Mapping) else _plain(item)) for key, item in value.items()
+        )
+        return ", ".join(f"{key}: {text}" for key, text in inner)
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_plain, value))}]"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from voxnest.evaluation.det import draw_det
-from voxnest.evaluation.page.charts import draw_prefixes, draw_reliability, draw_scores, figure_element
+from voxnest.evaluation.page.charts import LEAST_IN_BIN, draw_prefixes, draw_reliability, draw_scores, figure_element
 from voxnest.evaluation.page.html import Markup, markup, tag
 from voxnest.evaluation.page.tables import MISSING, Table
 from voxnest.evaluation.page.worst import CLIP_SECONDS, Players, worst_table, worst_trials
@@ -75,7 +75,8 @@ def calibration(reports: Reports, numbers: Iterator[int]) -> Markup:
     curves = {label: (report.llrs[max(report.llrs)], report.labels) for label, report in reports.items() if report.llrs}
     if not curves:
         return section(title, note="The scores are not calibrated: they are no probabilities, only more or less alike.")
-    plot = figure_element(draw_reliability(curves), f"Reliability of {', '.join(curves)}", next(numbers))
+    caption = f"Bins with fewer than {LEAST_IN_BIN} trials are left out."
+    plot = figure_element(draw_reliability(curves), f"Reliability of {', '.join(curves)}", next(numbers), caption)
     others = [label for label in reports if label not in curves]
     note = "Of trials with one predicted probability, how many are targets, at even odds; on the diagonal it came true."
     return section(title, plot, note=note + (f" Not calibrated: {', '.join(others)}." if others else ""))
@@ -109,7 +110,7 @@ def worst(reports: Reports, audio: bool) -> Markup | None:
         return None
     note = "Different speakers with the highest scores, then same speakers with the lowest."
     if audio:
-        note += f" Players have the first {CLIP_SECONDS:g} s of each recording."
+        note += f" Players have the first {CLIP_SECONDS:g}\u00a0s of each recording."
     return section("Worst trials", *parts, note=note)
 
 
