@@ -56,7 +56,7 @@ format: env ## Mend layout and import order
 # of what is built on them. torch is the pinned CPU build in both.
 LIBRARY_TESTS := test_audio test_audio_limits test_corpora_prepare test_corpora_malformed test_corpora_synthetic \
 	test_training_config test_checkpoint test_cli test_cli_embed_verify test_cli_evaluate test_evaluate test_inference \
-	test_training
+	test_report_page test_score_files test_training
 
 test-versions: .versions-newest .versions-oldest ## Test with the newest and the oldest libraries allowed
 
