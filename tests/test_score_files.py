@@ -226,7 +226,7 @@ def test_a_score_file_is_measured_without_any_model(scored, archive, run):
 def test_labels_come_from_the_list_whatever_the_order_of_the_scores(scored):
     expected = evaluate_scores(scored / "scores.txt").dims
     lines = re.sub(" [01]\n", "\n", (scored / "scores.txt").read_text()).splitlines(keepends=True)
-    bare = written(scored, "".join(lines[::-1]) + "other pair 0.5\n", "bare.txt")
+    bare = written(scored, "".join(np.random.default_rng(0).permutation(lines)) + "other pair 0.5\n", "bare.txt")
     with pytest.raises(TrialError, match=r"bare.txt: scores without labels \(expected a label on each line, or the tr"):
         evaluate_scores(bare)
     report = evaluate_scores(bare, scored / "trials.txt")

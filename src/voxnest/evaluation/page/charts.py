@@ -114,7 +114,8 @@ def draw_prefixes(reports: Mapping[str, EvaluationReport]) -> Figure:
     axes.minorticks_off()
     axes.set_ylim(bottom=0)
     style_axes(axes, x="Numbers of the embedding", y="EER (%)")
-    _legend(axes, loc="upper left", bbox_to_anchor=(1.03, 1))
+    if len(reports) > 1:
+        _legend(axes, loc="upper left", bbox_to_anchor=(1.03, 1))
     return figure
 
 
