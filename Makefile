@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test lint types imports docs unit newest test-versions format clean
+.PHONY: help env demo test lint types imports docs unit browser newest test-versions format clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,8 +42,14 @@ docs: env ## Build the documentation site into site/, strictly
 # A process for each core, of one thread each: threads of several would wait for each other.
 PYTEST = OMP_NUM_THREADS=1 $(1)/python -m pytest -n auto --dist worksteal
 
-unit: env
+unit: env browser
 	$(call PYTEST,$(BIN))
+
+# A test opens the report of an evaluation in Chromium. It is installed where that can be done, as in CI; else the test skips.
+browser:
+	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+		&& apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null; } \
+		|| echo "no Chromium here: the test of reports in a browser is skipped"
 
 format: env ## Mend layout and import order
 	$(BIN)/ruff check --fix .
@@ -53,7 +59,7 @@ format: env ## Mend layout and import order
 # of what is built on them. torch is the pinned CPU build in both.
 LIBRARY_TESTS := test_audio test_audio_limits test_corpora_prepare test_corpora_malformed test_corpora_synthetic \
 	test_training_config test_checkpoint test_cli test_cli_embed_verify test_cli_evaluate test_evaluate test_inference \
-	test_training
+	test_report_page test_score_files test_training
 
 # A .venv that is new has the newest libraries, and tests/test_wheel.py installs the wheel beside them.
 newest: env

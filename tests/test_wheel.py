@@ -93,6 +93,7 @@ def test_it_holds_what_is_needed_and_nothing_of_the_checkout(installed: Installe
     package, *path = installed.run("python", "-c", code).stdout.splitlines()
     assert Path(package).is_relative_to(installed.bin.parent)
     assert str(ROOT / "src") not in path
+    assert {"style.css", "script.js"} <= {item.name for item in (Path(package) / "evaluation" / "page").iterdir()}
     assert {"py.typed", "__init__.pyi", "configs", "hub", "zoo"} <= {item.name for item in Path(package).iterdir()}
 
 

@@ -12,6 +12,7 @@ class ToneEncoder(nn.Module):
     """Hears which of sixteen bands is loudest; enough to tell apart the speakers made below."""
 
     name, dims, embedding_dim, sample_rate, min_samples = "tones", DIMS, 16, 16000, 1600
+    architecture, config = "tones", {"level": None}
 
     def __init__(self):
         super().__init__()

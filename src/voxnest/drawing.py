@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from io import BytesIO
+from io import BytesIO, StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +54,7 @@ def new_axes(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, figure.add_subplot()
 
 
-def style_axes(axes: Axes, *, x: str, y: str, title: str, subtitle: str) -> None:
+def style_axes(axes: Axes, *, x: str, y: str, title: str = "", subtitle: str = "") -> None:
     """Name the axes and the picture, and draw what surrounds the data.
 
     A title that is wider than the picture is made smaller, then shortened in the middle.
@@ -66,6 +66,8 @@ def style_axes(axes: Axes, *, x: str, y: str, title: str, subtitle: str) -> None
     axes.tick_params(which="both", length=0, pad=7, labelsize=9.5, labelcolor=MUTED)
     for side in axes.spines.values():
         side.set_color(GRID)
+    if not title:
+        return
     heading = axes.set_title(title, loc="left", color=INK, fontsize=13, fontweight="bold", pad=24, parse_math=False)
     below = axes.text(0, 1.02, subtitle, transform=axes.transAxes, color=MUTED, fontsize=9.5, parse_math=False)
     for text in (heading, below):
@@ -77,6 +79,17 @@ def style_legend(legend: Legend) -> None:
     legend.get_frame().set(edgecolor=GRID, facecolor="white", alpha=1)
     for text in legend.get_texts():
         text.set(color=INK, fontsize=9.5)
+
+
+def svg_text(figure: Figure, salt: str = "voxnest") -> str:
+    """A picture as SVG, with its letters as text of the reader's fonts; `salt` makes the ids its own."""
+    from matplotlib import rc_context
+
+    picture = StringIO()
+    with warnings.catch_warnings(), rc_context({"svg.hashsalt": salt, "svg.fonttype": "none"}):
+        warnings.filterwarnings("ignore", "Glyph")
+        figure.savefig(picture, format="svg", metadata={"Date": None})
+    return picture.getvalue()
 
 
 def save_figure(figure: Figure, path: str | Path) -> None:
@@ -101,6 +114,14 @@ def save_figure(figure: Figure, path: str | Path) -> None:
         temporary.write_bytes(picture.getvalue())
 
 
+def shortened(text: str, limit: int) -> str:
+    """A text of that many characters at most: what is too long is left out in the middle."""
+    if len(text) <= limit:
+        return text
+    kept = limit - 1
+    return f"{text[: kept // 2]}…{text[len(text) - (kept - kept // 2) :]}"
+
+
 def _fit(text: Text) -> None:
     """Make a text that begins where the axes do end before the picture does."""
     assert text.figure is not None
@@ -110,7 +131,7 @@ def _fit(text: Text) -> None:
         if text.get_window_extent().width > room:
             text.set_fontsize(9.5)
         whole = text.get_text()
-        kept = len(whole)
+        kept = len(whole) + 1
         while text.get_window_extent().width > room:
             kept -= 1
-            text.set_text(f"{whole[: kept // 2]}…{whole[len(whole) - (kept - kept // 2) :]}")
+            text.set_text(shortened(whole, kept))

@@ -5,10 +5,9 @@ from typing import Annotated
 
 import typer
 
-_MODEL = "A checkpoint or run folder, or a name of voxnest models weights."
+MODEL_HELP = "A checkpoint or run folder, or a name of voxnest models weights."
 
-Model = Annotated[str, typer.Option("--model", "-m", metavar="MODEL", help=_MODEL)]
-ModelArgument = Annotated[str, typer.Argument(help=_MODEL)]
+Model = Annotated[str, typer.Option("--model", "-m", metavar="MODEL", help=MODEL_HELP)]
 Dim = Annotated[
     int | None,
     typer.Option(metavar="N", help="Size of the embeddings.", show_default="the largest the model has"),

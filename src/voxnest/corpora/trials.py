@@ -66,21 +66,34 @@ def read_trials(path: str | Path) -> list[Trial]:
     Raises:
         TrialError: a list that is missing, empty or not text, or a line that does not fit (with its number).
     """
-    trials: list[Trial] = []
-    labels: dict[str, bool] = {}
-    for number, line, fields in _filled_lines(path):
-        if not labels:
-            labels = KALDI if fields[-1] in KALDI else VOXCELEB
-        if len(fields) != 3 or fields[0 if labels is VOXCELEB else -1] not in labels:
-            raise TrialError(f"{path}:{number}", repr(_shorten(line.strip())), f"{FORMATS}, of names without spaces")
-        if labels is VOXCELEB:
-            label, enrollment, test = fields
-        else:
-            enrollment, test, label = fields
-        trials.append(Trial(labels[label], enrollment, test))
+    trials = [Trial(label, *names) for _, label, *names in stream_trials(path) if label is not None]
     if not trials:
         raise TrialError(path, "no trials", f"lines of {FORMATS}")
     return trials
+
+
+def stream_trials(path: str | Path, *, pairs: bool = False) -> Iterator[tuple[int, bool | None, str, str]]:
+    """Read a trial list as `read_trials` does, but one line at a time: line number, label, enrollment, test.
+
+    Args:
+        path: of the list.
+        pairs: take lists without labels too, `enrollment test`; their labels are None.
+
+    Raises:
+        TrialError: as `read_trials`, but for an empty list.
+    """
+    labels: dict[str, bool] | None = None
+    place = 0
+    for number, line, fields in filled_lines(path):
+        if labels is None:
+            labels, place = (KALDI, -1) if fields[-1] in KALDI else (VOXCELEB, 0)
+            if pairs and len(fields) == 2:
+                labels = {}
+        label = labels.get(fields.pop(place)) if labels and len(fields) == 3 else None
+        if len(fields) != 2 or (labels and label is None):
+            expected = f"{FORMATS}{' or a pair' if pairs else ''}, of names without spaces"
+            raise TrialError(f"{path}:{number}", repr(shorten(line.strip())), expected)
+        yield number, label, fields[0], fields[1]
 
 
 def find_speakers(indexed: IndexedTrials) -> NDArray[np.int64]:
@@ -205,7 +218,7 @@ def find_root(path: str | Path, trials: Sequence[Trial]) -> Path:
         return found[0]
     problem = "is in none of" if not found else "is in each of"
     where = ", ".join(str(candidate) for candidate in found or candidates)
-    raise TrialError(path, f"{_shorten(name)} {problem} {where}", "the folder of the recordings as --root")
+    raise TrialError(path, f"{shorten(name)} {problem} {where}", "the folder of the recordings as --root")
 
 
 def check_recordings(trials: Sequence[Trial], root: str | Path, source: str | Path | None = None) -> None:
@@ -225,7 +238,7 @@ def check_recordings(trials: Sequence[Trial], root: str | Path, source: str | Pa
         return
     number = next(n for n, trial in enumerate(trials, start=1) if missing[0] in trial[1:])
     others = f"; {len(missing)} of {len(names)} recordings are missing" if len(missing) > 1 else ""
-    found = f"{_shorten(str(Path(root, missing[0])), 300)} is not there{others}"
+    found = f"{shorten(str(Path(root, missing[0])), 300)} is not there{others}"
     raise TrialError(_where(number, source), found, "every recording of the trials under the root")
 
 
@@ -234,8 +247,12 @@ def _names(trials: Iterable[Trial]) -> Iterator[str]:
     return itertools.chain.from_iterable(trial[1:] for trial in trials)
 
 
-def _filled_lines(path: str | Path) -> Iterator[tuple[int, str, list[str]]]:
-    """Number, text and fields (four at most) of each line that is not blank."""
+def filled_lines(path: str | Path) -> Iterator[tuple[int, str, list[str]]]:
+    """Number, text and fields (four at most, the last with all the rest) of each line that is not blank.
+
+    Raises:
+        TrialError: it cannot be read, or is not text.
+    """
     number = 0
     try:
         with Path(path).open("rb") as file:
@@ -245,7 +262,7 @@ def _filled_lines(path: str | Path) -> Iterator[tuple[int, str, list[str]]]:
                 line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
                 if "\0" in line:
                     raise TrialError(f"{path}:{number}", "not a line of text", FORMATS)
-                fields = line.split(maxsplit=3)
+                fields = line.rstrip().split(maxsplit=3)
                 if fields:
                     yield number, line, fields
     except OSError as error:
@@ -258,7 +275,7 @@ def _where(number: int, source: str | Path | None) -> str:
     """Name the trial with this number, counting from one, by its line if there is a file to count in."""
     if source is None or not Path(source).is_file():  # what came through a pipe is gone
         return f"{source}: trial {number}" if source else f"trial {number}"
-    lines = (line for line, _, _ in _filled_lines(source))
+    lines = (line for line, _, _ in filled_lines(source))
     return f"{source}:{next(itertools.islice(lines, number - 1, None))}"
 
 
@@ -277,5 +294,6 @@ def _draw_pairs(partners: NDArray[np.int64], wanted: int, random: np.random.Gene
     return np.stack([first, second], axis=1)
 
 
-def _shorten(text: str, limit: int = 80) -> str:
+def shorten(text: str, limit: int = 80) -> str:
+    """The beginning of a text that a message quotes."""
     return text if len(text) <= limit else f"{text[:limit]}..."

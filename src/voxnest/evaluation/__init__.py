@@ -1,11 +1,12 @@
 """Evaluation: trial lists, scoring, error rates, reports and plots."""
 
+from voxnest.corpora.score_files import Order, ScoredTrials, read_scores, write_scores
 from voxnest.corpora.trials import Trial, make_trials, read_trials, write_trials
 from voxnest.evaluation.bootstrap import Difference, metric_difference, metric_interval, metric_replicates
 from voxnest.evaluation.breakdown import Group, bands, breakdown, pair_groups
 from voxnest.evaluation.curve import ErrorCurve
 from voxnest.evaluation.det import plot_det
-from voxnest.evaluation.evaluating import evaluate
+from voxnest.evaluation.evaluating import evaluate, evaluate_scores
 from voxnest.evaluation.identification import IdentificationReport, identify
 from voxnest.evaluation.identification_rates import OpenSetPoint, open_set_error, top_k_accuracy
 from voxnest.evaluation.metrics import (
@@ -17,7 +18,9 @@ from voxnest.evaluation.metrics import (
     error_rates,
     error_rates_at,
 )
+from voxnest.evaluation.page import describe_encoder, save_report
 from voxnest.evaluation.report import DimensionResult, EvaluationReport, OperatingPoint
+from voxnest.evaluation.score_lists import score_list
 from voxnest.scoring import as_norm, s_norm, score_trials, t_norm, z_norm
 
 __all__ = [
@@ -29,6 +32,8 @@ __all__ = [
     "IdentificationReport",
     "OpenSetPoint",
     "OperatingPoint",
+    "Order",
+    "ScoredTrials",
     "Trial",
     "as_norm",
     "bands",
@@ -38,9 +43,11 @@ __all__ = [
     "compute_eer",
     "compute_min_cllr",
     "compute_min_dcf",
+    "describe_encoder",
     "error_rates",
     "error_rates_at",
     "evaluate",
+    "evaluate_scores",
     "identify",
     "make_trials",
     "metric_difference",
@@ -49,11 +56,15 @@ __all__ = [
     "open_set_error",
     "pair_groups",
     "plot_det",
+    "read_scores",
     "read_trials",
     "s_norm",
+    "save_report",
+    "score_list",
     "score_trials",
     "t_norm",
     "top_k_accuracy",
+    "write_scores",
     "write_trials",
     "z_norm",
 ]

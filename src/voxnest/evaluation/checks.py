@@ -1,23 +1,24 @@
 """What makes the figures of an evaluation doubtful, though they can be computed: each in one line, as a warning."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
-from voxnest.corpora.trials import IndexedTrials, Trial, find_speakers
+from voxnest.corpora.trials import IndexedTrials, find_speakers
+from voxnest.evaluation.report import UNKNOWN_SIZE
 
 LEAST_TRIALS = 30
 """Of each kind. To know an error rate to within a third takes thirty errors (Doddington's rule)."""
 LEAST_SPEAKERS = 10
 
 
-def check_trials(trials: Sequence[Trial], indexed: IndexedTrials) -> list[str]:
+def check_trials(given: IndexedTrials, indexed: IndexedTrials) -> list[str]:
     """Warn of trials that contradict or repeat others, of recordings compared with themselves, and of too few.
 
     A pair in the other order is the same pair.
 
     Args:
-        trials: as they were read; a warning shows the first that is meant.
+        given: as they were read; a warning shows the first that is meant.
         indexed: the same ones, with each recording under one name (see `locate_recordings`).
     """
     labels = indexed.labels
@@ -31,7 +32,7 @@ def check_trials(trials: Sequence[Trial], indexed: IndexedTrials) -> list[str]:
     itself = low == high
 
     def shown(position: int) -> str:
-        text = " ".join(trials[position][1:])
+        text = f"{given.names[given.enrollment[position]]} {given.names[given.test[position]]}"
         return repr(text if len(text) <= 160 else f"{text[:160]}...")
 
     warnings = []
@@ -52,11 +53,12 @@ def check_trials(trials: Sequence[Trial], indexed: IndexedTrials) -> list[str]:
 
 def check_rates(eers: Mapping[int, float]) -> list[str]:
     """Warn of equal error rates {prefix size: fraction} that are worse than chance."""
-    worse = [str(dim) for dim, eer in eers.items() if eer > 0.5]
+    worse = [dim for dim, eer in eers.items() if eer > 0.5]
     if not worse:
         return []
+    sizes = "" if worse == [UNKNOWN_SIZE] else f" (dimension {', '.join(map(str, worse))})"
     return [
-        f"EER above 50% (dimension {', '.join(worse)}): the labels look inverted (1 and target mean the same speaker), "
+        f"EER above 50%{sizes}: the labels look inverted (1 and target mean the same speaker), "
         "or the model is no better than chance"
     ]
 

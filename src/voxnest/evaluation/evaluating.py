@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
+from voxnest.corpora.score_files import match_scores, read_scores
 from voxnest.corpora.trials import (
+    IndexedTrials,
     Trial,
     check_recordings,
     find_root,
@@ -22,7 +25,7 @@ from voxnest.errors import ConfigError, TrialError
 from voxnest.evaluation.bootstrap import metric_interval
 from voxnest.evaluation.checks import check_rates, check_trials
 from voxnest.evaluation.metrics import compute_eer, compute_min_dcf, error_rates_at
-from voxnest.evaluation.report import DimensionResult, EvaluationReport, OperatingPoint
+from voxnest.evaluation.report import UNKNOWN_SIZE, DimensionResult, EvaluationReport, OperatingPoint
 from voxnest.inference import DEFAULT_THRESHOLD, Progress, embed_files
 from voxnest.scoring import score_indexed
 
@@ -72,56 +75,139 @@ def evaluate(
         >>> report.dims[64].eer
         0.0168
     """
-    sizes = _check_dims(encoder, dims)
+    sizes = check_dims(encoder, dims)
     if isinstance(trials, str | Path):
         source, listed = Path(trials), read_trials(trials)
     else:
         source, listed = None, list(trials)
     indexed = index_trials(listed)
-    targets = int(indexed.labels.sum())
-    nontargets = len(listed) - targets
-    if not (targets and nontargets):
-        found = f"{targets} target and {nontargets} non-target trials"
-        raise TrialError(source or "trials", found, "at least one of each kind")
+    _check_labels(indexed.labels, source or "trials")
     if root is None:
         root = find_root(source, listed) if source is not None else Path()
     check_recordings(listed, root, source)
-    indexed = locate_recordings(indexed, root)
-    warnings = check_trials(listed, indexed)
+    given, indexed = indexed, locate_recordings(indexed, root)
+    warnings = check_trials(given, indexed)
 
     start = time.perf_counter()
     embeddings = embed_files(encoder, indexed.names, progress=progress, window=window)
     seconds = time.perf_counter() - start
     scores = score_indexed(np.stack([embeddings[name] for name in indexed.names]), indexed, sizes)
-    speakers = find_speakers(indexed)
-    sides = speakers[indexed.enrollment], speakers[indexed.test]
-    results = {}
-    for dim in sizes:
-        eer, threshold = compute_eer(scores[dim], indexed.labels)
-        costs = {prior: compute_min_dcf(scores[dim], indexed.labels, prior) for prior in PRIORS}
-        own = encoder.thresholds.get(dim)
-        used = DEFAULT_THRESHOLD if own is None else own
-        rejects, accepts = error_rates_at(scores[dim], indexed.labels, used)
-        verify = OperatingPoint(used, own is not None, accepts, rejects)
-        limits = metric_interval(scores[dim], indexed.labels, *sides) if interval else None
-        results[dim] = DimensionResult(eer, threshold, costs, verify, limits)
-    return EvaluationReport(
+    return _report(
         model=encoder.name,
-        trials=str(source) if source is not None else None,
-        targets=targets,
-        nontargets=nontargets,
-        recordings=len(embeddings),
-        audio_seconds=sum(embeddings.seconds.values()),
-        embedding_seconds=seconds,
-        dims=results,
-        warnings=warnings + check_rates({dim: result.eer for dim, result in results.items()}),
-        labels=indexed.labels,
+        source=source,
+        pairs=indexed,
         scores=scores,
+        verify=lambda dim: (encoder.thresholds.get(dim, DEFAULT_THRESHOLD), dim in encoder.thresholds),
+        interval=interval,
+        warnings=warnings,
+        seconds=(sum(embeddings.seconds.values()), seconds),
     )
 
 
-def _check_dims(encoder: SpeakerEncoder, dims: Sequence[int] | None) -> tuple[int, ...]:
-    """Give the prefix sizes asked for, ascending and once each."""
+def evaluate_scores(
+    scores: str | Path,
+    trials: str | Path | None = None,
+    root: str | Path | None = None,
+    interval: bool = False,
+) -> EvaluationReport:
+    """Measure error rates from a score file, without any model.
+
+    Args:
+        scores: a score file (see `read_scores`).
+        trials: a trial list with the labels; it decides, in whatever order the scores are. Those of other pairs are
+            left out, with a warning. If None, the score file has labels.
+        root: the folder that relative names start from, for who wants to hear the recordings.
+        interval: as in `evaluate`.
+
+    Returns:
+        As `evaluate`, of the one size `UNKNOWN_SIZE`; there is no threshold of `verify`.
+
+    Raises:
+        TrialError: a malformed file or list, no labels, a trial without score or with two, no target or no non-target
+            trial, too few speakers for an interval.
+    """
+    scored = read_scores(scores)
+    warnings = []
+    if trials is not None:
+        given = index_trials(read_trials(trials))
+        values, others = match_scores(scored, given, scores)
+        if others:
+            warnings.append(f"{others:,} scores of trials that are not in {trials} are left out")
+    elif scored.labels is not None:
+        given = IndexedTrials(scored.names, scored.enrollment, scored.test, scored.labels)
+        values = scored.scores
+    else:
+        raise TrialError(scores, "scores without labels", "a label on each line, or the trial list as --trials")
+    _check_labels(given.labels, trials or scores)
+    pairs = given if root is None else locate_recordings(given, root)
+    return _report(
+        model=str(scores),
+        source=Path(trials) if trials is not None else None,
+        pairs=pairs,
+        scores={UNKNOWN_SIZE: values},
+        verify=None,
+        interval=interval,
+        warnings=warnings + check_trials(given, pairs),
+        seconds=(0.0, 0.0),
+    )
+
+
+def _report(
+    *,
+    model: str,
+    source: Path | None,
+    pairs: IndexedTrials,
+    scores: dict[int, NDArray[np.floating]],
+    verify: Callable[[int], tuple[float, bool]] | None,
+    interval: bool,
+    warnings: list[str],
+    seconds: tuple[float, float],
+) -> EvaluationReport:
+    """Measure the scores of each size; `verify` gives its threshold, and whether that is the model's own."""
+    labels = pairs.labels
+    speakers = find_speakers(pairs)
+    sides = speakers[pairs.enrollment], speakers[pairs.test]
+    results = {}
+    for dim, values in scores.items():
+        eer, threshold = compute_eer(values, labels)
+        costs = {prior: compute_min_dcf(values, labels, prior) for prior in PRIORS}
+        point = None
+        if verify is not None:
+            used, own = verify(dim)
+            rejects, accepts = error_rates_at(values, labels, used)
+            point = OperatingPoint(used, own, accepts, rejects)
+        limits = metric_interval(values, labels, *sides) if interval else None
+        results[dim] = DimensionResult(eer, threshold, costs, point, limits)
+    return EvaluationReport(
+        model=model,
+        trials=str(source) if source is not None else None,
+        targets=int(labels.sum()),
+        nontargets=int((~labels).sum()),
+        recordings=len(pairs.names),
+        audio_seconds=seconds[0],
+        embedding_seconds=seconds[1],
+        dims=results,
+        warnings=warnings + check_rates({dim: result.eer for dim, result in results.items()}),
+        labels=labels,
+        scores=scores,
+        pairs=pairs,
+    )
+
+
+def _check_labels(labels: NDArray[np.bool_], source: str | Path) -> None:
+    """Refuse trials of one kind."""
+    targets = int(labels.sum())
+    if not 0 < targets < len(labels):
+        found = f"{targets} target and {len(labels) - targets} non-target trials"
+        raise TrialError(source, found, "at least one of each kind")
+
+
+def check_dims(encoder: SpeakerEncoder, dims: Sequence[int] | None) -> tuple[int, ...]:
+    """Give the prefix sizes asked for, ascending and once each; all there are if none is.
+
+    Raises:
+        ConfigError: the encoder was not trained for one of them.
+    """
     if not dims:
         return encoder.dims
     unknown = sorted(set(dims) - set(encoder.dims))

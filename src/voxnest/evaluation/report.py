@@ -8,7 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from voxnest.corpora.trials import IndexedTrials
 from voxnest.files import atomic_write, writing
+
+UNKNOWN_SIZE = 0
+"""The key, among prefix sizes, of scores of which nobody knows what embeddings they are of."""
 
 
 @dataclass(frozen=True)
@@ -36,14 +40,14 @@ class DimensionResult:
         eer: equal error rate, a fraction in [0, 1].
         threshold: scores >= this are accepted at the equal error rate.
         min_dcf: prior of a target trial -> normalised minimum detection cost.
-        verify: the errors at the threshold that `voxnest verify` uses.
+        verify: the errors at the threshold that `voxnest verify` uses; None for scores from a file.
         eer_interval: 95% confidence interval of the EER over speakers, if it was asked for.
     """
 
     eer: float
     threshold: float
     min_dcf: dict[float, float]
-    verify: OperatingPoint
+    verify: OperatingPoint | None
     eer_interval: tuple[float, float] | None = None
 
 
@@ -52,17 +56,19 @@ class EvaluationReport:
     """The outcome of `evaluate`.
 
     Attributes:
-        model: name of the encoder.
+        model: name of the encoder, or the score file.
         trials: the trial list, or None when the trials did not come from a file.
         targets: number of target trials.
         nontargets: number of non-target trials.
         recordings: number of recordings, each embedded once.
         audio_seconds: their duration together.
         embedding_seconds: wall-clock time spent on reading and embedding them.
-        dims: prefix size -> result, ascending.
+        dims: prefix size -> result, ascending; `UNKNOWN_SIZE` alone for scores from a file.
         warnings: what makes these figures doubtful, each in one line (see `voxnest.evaluation.checks`).
         labels: [trials] True for target trials.
-        scores: prefix size -> [trials] cosine similarities.
+        scores: prefix size -> [trials] cosine similarities, or what the file has.
+        pairs: the trials, with the paths of recordings as names; None if they are not known.
+        llrs: prefix size -> [trials] calibrated log-likelihood ratios (natural logarithm), where there are any.
     """
 
     model: str
@@ -76,14 +82,17 @@ class EvaluationReport:
     warnings: list[str]
     labels: NDArray[np.bool_] = field(repr=False, compare=False)
     scores: dict[int, NDArray[np.floating]] = field(repr=False, compare=False)
+    pairs: IndexedTrials | None = field(default=None, repr=False, compare=False)
+    llrs: dict[int, NDArray[np.floating]] = field(default_factory=dict, repr=False, compare=False)
 
     @property
-    def real_time_factor(self) -> float:
-        """Seconds of computing per second of audio: 0.1 means ten times faster than real time."""
-        return self.embedding_seconds / self.audio_seconds
+    def real_time_factor(self) -> float | None:
+        """Seconds of computing per second of audio: 0.1 is ten times faster than real time. None if none was heard."""
+        return self.embedding_seconds / self.audio_seconds if self.audio_seconds else None
 
     def to_dict(self) -> dict[str, Any]:
         """Give the report as plain JSON values. Error rates are fractions: an `eer` of 0.0168 is 1.68%."""
+        factor = self.real_time_factor
         return {
             "model": self.model,
             "trials": self.trials,
@@ -92,14 +101,14 @@ class EvaluationReport:
             "recordings": self.recordings,
             "audio_seconds": round(self.audio_seconds, 3),
             "embedding_seconds": round(self.embedding_seconds, 3),
-            "real_time_factor": round(self.real_time_factor, 6),
+            "real_time_factor": None if factor is None else round(factor, 6),
             "warnings": self.warnings,
             "dims": {
                 str(dim): {
                     "eer": result.eer,
                     "threshold": result.threshold,
                     "min_dcf": {f"{prior:g}": cost for prior, cost in result.min_dcf.items()},
-                    "verify": asdict(result.verify),
+                    "verify": asdict(result.verify) if result.verify else None,
                     **({"eer_interval": list(result.eer_interval)} if result.eer_interval else {}),
                 }
                 for dim, result in self.dims.items()

@@ -121,6 +121,21 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     return header
 
 
+def find_metadata(source: str | Path = DEFAULT) -> dict[str, Any]:
+    """What was told about the encoder that `load_encoder` gives when it was saved; empty for files of others.
+
+    Raises:
+        CheckpointError: as `read_metadata`.
+    """
+    if source == DEFAULT and isinstance(source, str):
+        source = DEFAULT_FILE
+    published = isinstance(source, str) and names_release(source) and not _is_local_file(source)
+    if published or is_model_directory(source) or is_pytorch_file(path := _file_in(source)):
+        return {}
+    found: dict[str, Any] = read_metadata(path)["metadata"]
+    return found
+
+
 def load_encoder(
     source: str | Path = DEFAULT,
     *,

@@ -1,6 +1,6 @@
 """Run an encoder on recordings: embeddings of many files, verification of two."""
 
-from voxnest.inference.archive import embed_to_file
+from voxnest.inference.archive import embed_to_file, read_embeddings
 from voxnest.inference.embedding import Embeddings, Progress, embed_files
 from voxnest.inference.quality import check_speech
 from voxnest.inference.recordings import find_recordings
@@ -15,5 +15,6 @@ __all__ = [
     "embed_files",
     "embed_to_file",
     "find_recordings",
+    "read_embeddings",
     "verify",
 ]

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
+import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from voxnest.errors import CorpusError
 from voxnest.files import atomic_write, check_output, writing
 from voxnest.inference.embedding import Embeddings, Progress, embed_files
 
 if TYPE_CHECKING:
     from voxnest.models.encoder import SpeakerEncoder
+
+_ARCHIVE = "names and embeddings, as voxnest embed writes them"
 
 
 def embed_to_file(
@@ -57,3 +62,40 @@ def embed_to_file(
             dim=np.array(dim),
         )
     return embeddings
+
+
+def read_embeddings(*paths: str | Path) -> tuple[list[str], np.ndarray]:
+    """Read what `embed_to_file` wrote, into one or several archives of one model and size.
+
+    Returns:
+        The names of all recordings, and their embeddings [n, dim] float32.
+
+    Raises:
+        CorpusError: a file that is missing or something else, embeddings that are not finite or of different models or
+            sizes, or two of one name.
+    """
+    names: list[str] = []
+    matrices, kinds = [], {}
+    for path in paths:
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                found, matrix = archive["names"], archive["embeddings"]
+                kinds[str(path)] = f"{archive['model']}, {matrix.shape[-1]} numbers"
+        except OSError as error:
+            raise CorpusError(path, f"cannot be read: {error.strerror or error}", _ARCHIVE) from error
+        except (KeyError, IndexError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise CorpusError(path, "no archive of embeddings", _ARCHIVE) from error
+        if found.ndim != 1 or found.dtype.kind != "U" or matrix.ndim != 2 or len(found) != len(matrix):
+            raise CorpusError(path, f"names {found.shape} and embeddings {matrix.shape}", _ARCHIVE)
+        if matrix.dtype.kind != "f" or not np.isfinite(matrix).all():
+            raise CorpusError(path, "embeddings that are not finite numbers", _ARCHIVE)
+        names += found.tolist()
+        matrices.append(matrix.astype(np.float32, copy=False))
+    if len(set(kinds.values())) > 1:
+        first = next(iter(kinds))
+        other = next(path for path, kind in kinds.items() if kind != kinds[first])
+        raise CorpusError(other, f"embeddings of {kinds[other]}", f"{kinds[first]}, as in {first}")
+    if len(set(names)) < len(names):
+        again = next(first for first, second in itertools.pairwise(sorted(names)) if first == second)
+        raise CorpusError(", ".join(map(str, paths)), f"two embeddings of {again}", "one of each recording")
+    return names, np.concatenate(matrices)
