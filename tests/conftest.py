@@ -1,7 +1,7 @@
 """What every test may ask for: the golden files, and the real speech that lies beside a developer's checkout."""
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,14 @@ from voxnest.cli.main import run as run_app
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A cache folder of its own: tests keep no embeddings on the machine that they run on, and find none."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VOXNEST_HOME", str(tmp_path_factory.mktemp("home")))
+        yield
 
 
 @pytest.fixture(scope="session")

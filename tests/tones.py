@@ -17,7 +17,7 @@ class ToneEncoder(nn.Module):
     def __init__(self):
         super().__init__()
         self.scale = nn.Parameter(torch.ones(1))
-        self.thresholds = {}
+        self.thresholds, self.calibration = {}, {}
         self.heard = []  # appending is safe in threads
 
     def forward(self, waveform, dim=None, all_dims=False):

@@ -150,7 +150,7 @@ class ReDimNetMRL(SpeakerEncoder):
         parts = encoder.frontend, encoder.backbone, encoder.pooling, projection
         super().__init__(*parts, architecture=encoder.architecture, name=encoder.name, config=encoder.config)
         self.embed_dim, self.mrl_dims = projection.max_embed_dim, projection.mrl_dims
-        self.thresholds = dict(encoder.thresholds)
+        self.thresholds, self.calibration = dict(encoder.thresholds), dict(encoder.calibration)
         self.train(encoder.training)
 
     @property

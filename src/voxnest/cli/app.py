@@ -20,6 +20,7 @@ COMMANDS = {
     "search": "Search an architecture (AutoSpeech); run again, continue.",
     "draw": "Draw the cells of a searched architecture.",
     "evaluate": "Measure error rates of a model on a trial list.",
+    "calibrate": "Make the scores of a model evidence.",
     "embed": "Write speaker embeddings of recordings to a file.",
     "score": "Score a trial list from embeddings in a file.",
     "verify": "Tell whether two recordings are of one speaker.",

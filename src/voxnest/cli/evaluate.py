@@ -4,22 +4,27 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
 from voxnest.cli.options import MODEL_HELP, Device, Json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from rich.console import Console
-    from rich.table import Table
-
-    from voxnest.evaluation import EvaluationReport
+    from voxnest.evaluation import EvaluationReport, TrialSet
 
 
 LONGEST_WINDOW = 60.0
+
+
+class Norm(StrEnum):
+    """How a cohort makes scores comparable."""
+
+    AS = "as"
+    S = "s"
+    Z = "z"
+    T = "t"
+    MEAN = "mean"
 
 
 class Task(StrEnum):
@@ -72,6 +77,37 @@ def evaluate(
         list[int] | None,
         typer.Option(help="Embedding size to evaluate; may be repeated.", show_default="all the model has"),
     ] = None,
+    protocol: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="A known list, downloaded if need be: vox1-o, vox1-o-original, vox1-e, vox1-h, sitw-core, voices, "
+            "cnceleb; its corpus is in --root.",
+        ),
+    ] = None,
+    enrollment: Annotated[
+        Path | None, typer.Option(metavar="LIST", help="Recordings of each enrolled speaker, for a --protocol.")
+    ] = None,
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="Leave out trials whose recordings are not there.")
+    ] = False,
+    cohort: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PLACE", help="Normalise scores by these other speakers: a manifest, a corpus, or a .npz of embed."
+        ),
+    ] = None,
+    norm: Annotated[
+        list[Norm] | None,
+        typer.Option(help="as, s, z or t; mean subtracts the cohort's mean. May be repeated.", show_default="as"),
+    ] = None,
+    top_n: Annotated[int, typer.Option(min=2, help="Of the cohort, the most similar ones, for as.")] = 300,
+    cohort_speakers: Annotated[
+        bool, typer.Option("--cohort-speakers", help="Take the mean of each speaker of the cohort.")
+    ] = False,
+    cache: Annotated[
+        bool, typer.Option("--cache/--no-cache", help="Keep embeddings, and take those that are kept.")
+    ] = True,
     interval: Annotated[bool, typer.Option("--interval", help="Add a 95% confidence interval over speakers.")] = False,
     json: Json = None,
     plot: Annotated[
@@ -94,12 +130,21 @@ def evaluate(
     from rich.console import Console
     from rich.markup import escape
 
+    from voxnest.cli.evaluation_tables import print_missing, print_report
     from voxnest.cli.identification import print_identification
     from voxnest.cli.results import give_json
     from voxnest.drawing import PICTURES
     from voxnest.errors import ConfigError
-    from voxnest.evaluation import evaluate_scores, plot_det, save_report
-    from voxnest.evaluation.page import check_report
+    from voxnest.evaluation import (
+        evaluate_scores,
+        find_protocol,
+        find_protocol_trials,
+        find_trials,
+        plot_det,
+        save_report,
+    )
+    from voxnest.evaluation.page import check_report, further_tables
+    from voxnest.evaluation.trial_sets import MissingRecordings
     from voxnest.files import check_output, is_stream
 
     if json:
@@ -120,8 +165,8 @@ def evaluate(
     if window is not None and not 0 <= window <= LONGEST_WINDOW:
         raise ConfigError("--window", f"{window:g} s", f"0 to {LONGEST_WINDOW:g}")
     if task == Task.IDENTIFICATION:
-        if scores or trials or plot or report or interval or root:
-            found = "--trials, --scores, --plot, --report, --interval or --root"
+        if any((scores, trials, protocol, cohort, plot, report, interval, root)):
+            found = "--trials, --protocol, --scores, --cohort, --plot, --report, --interval or --root"
             raise ConfigError("--task identification", found, "--utterances, --dim, --window, --json")
         if utterances is None:
             raise ConfigError("--task identification", "nothing to evaluate on", "--utterances")
@@ -133,27 +178,50 @@ def evaluate(
         raise ConfigError("--task verification", f"--utterances {utterances}", "--trials")
     if scores and window is not None:
         raise ConfigError("--scores", "given with --window", "one of them: scores are measured as they are")
-    if not (trials or scores):
-        raise ConfigError(
-            "--task verification", "nothing to evaluate on", "--trials LIST, or --scores FILE with labels"
-        )
+    if not (trials or scores or protocol):
+        expected = "--trials LIST, --protocol NAME, or --scores FILE with labels"
+        raise ConfigError("--task verification", "nothing to evaluate on", expected)
+    if scores and (protocol or cohort or allow_missing):
+        raise ConfigError("--scores", "given with --protocol, --cohort or --allow-missing", "a model for these")
+    if protocol and root is None:
+        raise ConfigError(f"--protocol {protocol}", "no --root", "the folder of the corpus")
+    if enrollment and not protocol:
+        raise ConfigError("--enrollment", "given without a protocol", "--protocol NAME")
+    if not cohort and (norm or cohort_speakers):
+        raise ConfigError("--norm", "given without a cohort", "--cohort PLACE")
     if trials and is_stream(trials):
-        if len(names) > 1:
-            raise ConfigError("--trials", f"{trials}, which can be read once, with {len(names)} models", "a file")
         notes.print(f"[yellow]note:[/] reading trials from {escape(str(trials))} until its writer ends")
     cards: dict[str, dict[str, str]] = {}
     if scores:
         reports = {str(path): evaluate_scores(path, trials, root, interval) for path in dict.fromkeys(scores)}
     else:
-        assert trials
+        try:
+            if protocol is not None:
+                assert root is not None
+                listed = find_protocol_trials(
+                    find_protocol(protocol), root, trials, enrollment, allow_missing=allow_missing
+                )
+            else:
+                assert trials is not None
+                listed = find_trials(trials, root, allow_missing=allow_missing)
+        except MissingRecordings as error:
+            print_missing(error.missing, notes)
+            if json:
+                give_json({"missing": error.missing}, json)
+            raise
+        if listed.missing:
+            print_missing(listed.missing, notes)
+        cohorts = _Cohorts(cohort, norm or ["as"], top_n, cohort_speakers) if cohort else None
         describe = report is not None
-        reports, cards = _run(list(map(str, names)), trials, root, dim, interval, window, device, describe=describe)
+        reports, cards = _run(
+            list(map(str, names)), listed, dim, interval, window or None, device, cohorts, describe=describe, keep=cache
+        )
 
     console = Console(stderr=bool(piped), markup=False, highlight=False)
     for name, found in reports.items():
         for warning in found.warnings:
             notes.print(f"[yellow]warning:[/] {escape(f'{found.trials or name}: {warning}')}")
-        _print(found, console)
+        print_report(found, console)
     results = [found.to_dict() for found in reports.values()]
     if json and not give_json(results if len(results) > 1 else results[0], json):
         console.print(f"results: {json}", soft_wrap=True)
@@ -162,93 +230,70 @@ def evaluate(
         if str(plot) not in piped:
             console.print(f"DET plot: {plot}", soft_wrap=True)
     if report:
-        save_report(reports, report, cards=cards, audio=audio)
+        save_report(reports, report, tables=further_tables(reports), cards=cards, audio=audio)
         console.print(f"report: {report / 'report.html'}", soft_wrap=True)
+
+
+class _Cohorts(NamedTuple):
+    """What `--cohort` and its kin say."""
+
+    source: Path
+    methods: list[str]
+    top_n: int
+    speakers: bool
 
 
 def _run(
     models: list[str],
-    trials: Path,
-    root: Path | None,
+    trials: TrialSet,
     dims: list[int] | None,
     interval: bool,
     window: float | None,
     device: str,
+    cohorts: _Cohorts | None,
     *,
     describe: bool,
+    keep: bool,
 ) -> tuple[dict[str, EvaluationReport], dict[str, dict[str, str]]]:
     """Evaluate models, and describe them if it is wanted. All are loaded before the first recording is read."""
     from dataclasses import replace
 
     from voxnest.cli.progress import progress_bar
-    from voxnest.evaluation import describe_encoder
+    from voxnest.evaluation import Cohort, describe_encoder, load_cohort
     from voxnest.evaluation import evaluate as run
     from voxnest.evaluation.evaluating import check_dims
     from voxnest.hub.checkpoint import find_metadata, load_encoder
+    from voxnest.inference.cache import EmbeddingCache
 
     encoders = {name: load_encoder(name, device=device) for name in models}
     for encoder in encoders.values():
         check_dims(encoder, dims)
     reports, cards = {}, {}
     for name, encoder in encoders.items():
+        cache = EmbeddingCache(encoder, window) if keep else None
+        cohort = None
+        if cohorts:
+            with progress_bar("embedding the cohort") as progress:
+                matrix = load_cohort(
+                    encoder,
+                    cohorts.source,
+                    speakers=cohorts.speakers,
+                    window=window,
+                    cache=cache,
+                    progress=progress,
+                )
+            cohort = Cohort(matrix, tuple(cohorts.methods), cohorts.top_n)
         with progress_bar("embedding") as progress:
-            found = run(encoder, trials, root, dims, progress=progress, interval=interval, window=window or None)
+            found = run(
+                *(encoder, trials),
+                dims=dims,
+                progress=progress,
+                interval=interval,
+                window=window,
+                cohort=cohort,
+                cache=cache,
+            )
         reports[name] = replace(found, model=name)
         if describe:
             cards[name] = describe_encoder(encoder, find_metadata(name))
     return reports, cards
-
-
-def _print(report: EvaluationReport, console: Console) -> None:
-    """Print what was found about one model."""
-    console.print(f"{report.model} on {Path(report.trials or report.model).name}", style="bold", soft_wrap=True)
-    console.print(_table(report))
-    for line in _legend(report):
-        console.print(line, style="dim")
-    console.print(
-        f"{report.targets:,} target and {report.nontargets:,} non-target trials of {report.recordings:,} recordings"
-    )
-    if report.real_time_factor:
-        console.print(
-            f"{report.audio_seconds / 60:.1f} min of audio embedded in {report.embedding_seconds:.1f} s, "
-            f"{1 / report.real_time_factor:.0f}x real time"
-        )
-
-
-def _table(report: EvaluationReport) -> Table:
-    """A row for each dimension, at most 80 columns wide."""
-    from rich.table import Table
-
-    from voxnest.evaluation.report import UNKNOWN_SIZE
-
-    results = report.dims.values()
-    costs = [f"minDCF\n{prior:g}" for prior in next(iter(results)).min_dcf]
-    interval = ["95%\n%"] if any(result.eer_interval for result in results) else []
-    verified = all(result.verify for result in results)
-    headings = ["dim", "EER\n%", *interval, "thresh.\nat EER", *costs]
-    if verified:
-        headings += ["verify\nthresh.", "false\nacc. %", "false\nrej. %"]
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for heading in headings:
-        table.add_column(heading, justify="right", no_wrap=True)
-    for size, result in report.dims.items():
-        limits = [f"{100 * low:.2f}-{100 * high:.2f}" for low, high in filter(None, [result.eer_interval])]
-        cells = [str(size) if size != UNKNOWN_SIZE else "-", f"{100 * result.eer:.2f}", *limits]
-        cells += [f"{result.threshold:.4f}", *(f"{cost:.4f}" for cost in result.min_dcf.values())]
-        if verify := result.verify:
-            cells.append(f"{verify.threshold:.4f}{'' if verify.calibrated else '*'}")
-            cells += [f"{100 * rate:.2f}" for rate in (verify.false_accept_rate, verify.false_reject_rate)]
-        table.add_row(*cells)
-    return table
-
-
-def _legend(report: EvaluationReport) -> Iterator[str]:
-    """What the table's headings mean, in lines of 80 characters at most."""
-    if any(result.eer_interval for result in report.dims.values()):
-        yield "95%: of the EER, over speakers"
-    points = [result.verify for result in report.dims.values() if result.verify]
-    if points:
-        yield "verify thresh.: used by voxnest verify, which would then accept false acc. % of"
-        yield "the non-target trials and reject false rej. % of the target trials"
-    if not all(point.calibrated for point in points):
-        yield "*: a generic threshold; the model has none of its own. --threshold gives another"

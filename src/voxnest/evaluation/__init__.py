@@ -4,6 +4,8 @@ from voxnest.corpora.score_files import Order, ScoredTrials, read_scores, write_
 from voxnest.corpora.trials import Trial, make_trials, read_trials, write_trials
 from voxnest.evaluation.bootstrap import Difference, metric_difference, metric_interval, metric_replicates
 from voxnest.evaluation.breakdown import Group, bands, breakdown, pair_groups
+from voxnest.evaluation.calibrating import calibrate
+from voxnest.evaluation.cohorts import Cohort, load_cohort
 from voxnest.evaluation.curve import ErrorCurve
 from voxnest.evaluation.det import plot_det
 from voxnest.evaluation.evaluating import evaluate, evaluate_scores
@@ -19,25 +21,38 @@ from voxnest.evaluation.metrics import (
     error_rates_at,
 )
 from voxnest.evaluation.page import describe_encoder, save_report
-from voxnest.evaluation.report import DimensionResult, EvaluationReport, OperatingPoint
+from voxnest.evaluation.protocols import find_protocol, find_protocol_trials
+from voxnest.evaluation.report import (
+    CalibrationResult,
+    DimensionResult,
+    EvaluationReport,
+    NormalisedResult,
+    OperatingPoint,
+)
 from voxnest.evaluation.score_lists import score_list
+from voxnest.evaluation.trial_sets import TrialSet, find_trials
 from voxnest.scoring import as_norm, s_norm, score_trials, t_norm, z_norm
 
 __all__ = [
+    "CalibrationResult",
+    "Cohort",
     "Difference",
     "DimensionResult",
     "ErrorCurve",
     "EvaluationReport",
     "Group",
     "IdentificationReport",
+    "NormalisedResult",
     "OpenSetPoint",
     "OperatingPoint",
     "Order",
     "ScoredTrials",
     "Trial",
+    "TrialSet",
     "as_norm",
     "bands",
     "breakdown",
+    "calibrate",
     "compute_act_dcf",
     "compute_cllr",
     "compute_eer",
@@ -48,7 +63,11 @@ __all__ = [
     "error_rates_at",
     "evaluate",
     "evaluate_scores",
+    "find_protocol",
+    "find_protocol_trials",
+    "find_trials",
     "identify",
+    "load_cohort",
     "make_trials",
     "metric_difference",
     "metric_interval",

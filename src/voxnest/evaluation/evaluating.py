@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,8 +15,6 @@ from voxnest.corpora.score_files import match_scores, read_scores
 from voxnest.corpora.trials import (
     IndexedTrials,
     Trial,
-    check_recordings,
-    find_root,
     find_speakers,
     index_trials,
     locate_recordings,
@@ -24,10 +23,21 @@ from voxnest.corpora.trials import (
 from voxnest.errors import ConfigError, TrialError
 from voxnest.evaluation.bootstrap import metric_interval
 from voxnest.evaluation.checks import check_rates, check_trials
+from voxnest.evaluation.cohorts import Cohort
+from voxnest.evaluation.curve import ErrorCurve
 from voxnest.evaluation.metrics import compute_eer, compute_min_dcf, error_rates_at
-from voxnest.evaluation.report import UNKNOWN_SIZE, DimensionResult, EvaluationReport, OperatingPoint
-from voxnest.inference import DEFAULT_THRESHOLD, Progress, embed_files
-from voxnest.scoring import score_indexed
+from voxnest.evaluation.report import (
+    UNKNOWN_SIZE,
+    CalibrationResult,
+    DimensionResult,
+    EvaluationReport,
+    NormalisedResult,
+    OperatingPoint,
+)
+from voxnest.evaluation.trial_sets import EmbeddedTrials, TrialSet, check_labels, embed_trials, find_trials
+from voxnest.inference import DEFAULT_THRESHOLD, Progress
+from voxnest.inference.cache import EmbeddingCache
+from voxnest.scoring.calibration import SCORE
 
 if TYPE_CHECKING:
     from voxnest.models.encoder import SpeakerEncoder
@@ -37,12 +47,14 @@ PRIORS = (0.01, 0.05)
 
 def evaluate(
     encoder: SpeakerEncoder,
-    trials: str | Path | Sequence[Trial],
+    trials: str | Path | Sequence[Trial] | TrialSet,
     root: str | Path | None = None,
     dims: Sequence[int] | None = None,
     progress: Progress | None = None,
     interval: bool = False,
     window: float | None = None,
+    cohort: Cohort | None = None,
+    cache: EmbeddingCache | None = None,
 ) -> EvaluationReport:
     """Measure how well an encoder tells speakers apart, at each prefix size.
 
@@ -50,18 +62,20 @@ def evaluate(
 
     Args:
         encoder: in eval mode, on the device it shall run on.
-        trials: a trial list (see `read_trials`), or trials.
-        root: the folder that the trials' relative paths start from. If None: for a list, its own folder or `wav`
-            or `test` in it, wherever its recordings are; for trials, the current folder.
+        trials: a trial list (see `read_trials`), trials, or what `find_trials` or `find_protocol_trials` gave.
+        root: the folder that the trials' relative paths start from; see `find_trials`.
         dims: prefix sizes; all that the encoder has if None.
         progress: called with how many recordings (parts of long ones) are embedded, and of how many.
         interval: find a confidence interval of each EER too, by drawing speakers anew (`metric_interval`); recordings
             that target trials link are taken to be of one speaker.
         window: embed windows of so many seconds and take their mean, rather than whole recordings; see `embed_files`.
+        cohort: measure scores that are normalised by these speakers too.
+        cache: of this encoder's embeddings (with the same window); those that it knows are not computed again.
 
     Returns:
-        EER, threshold and minDCF (priors 0.01 and 0.05, costs 1) per prefix size, and the errors at the threshold of
-        `verify`: the encoder's own, else `DEFAULT_THRESHOLD`. Doubtful trials are in `warnings`.
+        EER, threshold and minDCF (priors 0.01 and 0.05, costs 1) per prefix size, and the errors of `verify`: by the
+        encoder's calibration, its threshold, or `DEFAULT_THRESHOLD`. Of a calibrated encoder Cllr, minCllr and actDCF.
+        Doubtful trials are in `warnings`.
 
     Raises:
         ConfigError: a prefix size that the encoder was not trained for.
@@ -69,6 +83,7 @@ def evaluate(
             speakers for an interval.
         AudioError: a recording that cannot be used.
         CheckpointError: an encoder whose embeddings are not finite.
+        VoxnestError: the cache cannot be used.
 
     Examples:
         >>> report = evaluate(load_encoder("model.safetensors"), "veri_test2.txt", "voxceleb1/wav")
@@ -76,32 +91,55 @@ def evaluate(
         0.0168
     """
     sizes = check_dims(encoder, dims)
-    if isinstance(trials, str | Path):
-        source, listed = Path(trials), read_trials(trials)
-    else:
-        source, listed = None, list(trials)
-    indexed = index_trials(listed)
-    _check_labels(indexed.labels, source or "trials")
-    if root is None:
-        root = find_root(source, listed) if source is not None else Path()
-    check_recordings(listed, root, source)
-    given, indexed = indexed, locate_recordings(indexed, root)
-    warnings = check_trials(given, indexed)
-
+    found = trials if isinstance(trials, TrialSet) else find_trials(trials, root)
     start = time.perf_counter()
-    embeddings = embed_files(encoder, indexed.names, progress=progress, window=window)
+    embedded = embed_trials(encoder, found, window=window, cache=cache, progress=progress)
     seconds = time.perf_counter() - start
-    scores = score_indexed(np.stack([embeddings[name] for name in indexed.names]), indexed, sizes)
-    return _report(
+    scores = embedded.score(sizes)
+    llrs = calibrated(encoder, embedded, scores)
+    report = _report(
         model=encoder.name,
-        source=source,
-        pairs=indexed,
+        source=found.source,
+        pairs=found.pairs,
         scores=scores,
-        verify=lambda dim: (encoder.thresholds.get(dim, DEFAULT_THRESHOLD), dim in encoder.thresholds),
+        verify=lambda dim: _verify_point(encoder, dim, scores[dim], llrs.get(dim), found.pairs.labels),
         interval=interval,
-        warnings=warnings,
-        seconds=(sum(embeddings.seconds.values()), seconds),
+        warnings=list(found.warnings),
+        seconds=(sum(embedded.embeddings.seconds.values()), seconds),
+        llrs=llrs,
+        normalised=cohort.scores(embedded, scores, sizes) if cohort else {},
     )
+    return replace(report, recordings=len(embedded.embeddings), cached=embedded.cached)
+
+
+def calibrated(
+    encoder: SpeakerEncoder, embedded: EmbeddedTrials, scores: Mapping[int, NDArray[np.floating]]
+) -> dict[int, NDArray[np.floating]]:
+    """Log-likelihood ratios {prefix size: [trials]} of the sizes that the encoder carries a calibration for."""
+    pairs, seconds = embedded.trials.pairs, embedded.seconds()
+    return {
+        dim: encoder.calibration[dim].llrs(values, pairs, embedded.matrix(dim), seconds)
+        for dim, values in scores.items()
+        if dim in encoder.calibration
+    }
+
+
+def _verify_point(
+    encoder: SpeakerEncoder,
+    dim: int,
+    scores: NDArray[np.floating],
+    llrs: NDArray[np.floating] | None,
+    labels: NDArray[np.bool_],
+) -> OperatingPoint:
+    """The errors of `verify` at one size, by what decides there."""
+    if llrs is not None:
+        rejects, accepts = error_rates_at(llrs, labels, 0.0)
+        # The score at which the ratio is zero; with quality measures it is another for each trial.
+        equivalent = np.median(scores - llrs / encoder.calibration[dim].llr.weights[SCORE])
+        return OperatingPoint(float(equivalent), True, accepts, rejects)
+    used = encoder.thresholds.get(dim, DEFAULT_THRESHOLD)
+    rejects, accepts = error_rates_at(scores, labels, used)
+    return OperatingPoint(used, dim in encoder.thresholds, accepts, rejects)
 
 
 def evaluate_scores(
@@ -138,11 +176,11 @@ def evaluate_scores(
         values = scored.scores
     else:
         raise TrialError(scores, "scores without labels", "a label on each line, or the trial list as --trials")
-    _check_labels(given.labels, trials or scores)
+    check_labels(given, trials or scores)
     pairs = given if root is None else locate_recordings(given, root)
     return _report(
         model=str(scores),
-        source=Path(trials) if trials is not None else None,
+        source=str(trials) if trials is not None else None,
         pairs=pairs,
         scores={UNKNOWN_SIZE: values},
         verify=None,
@@ -152,35 +190,41 @@ def evaluate_scores(
     )
 
 
+Scores = Mapping[int, NDArray[np.floating]]
+
+
 def _report(
     *,
     model: str,
-    source: Path | None,
+    source: str | None,
     pairs: IndexedTrials,
     scores: dict[int, NDArray[np.floating]],
-    verify: Callable[[int], tuple[float, bool]] | None,
+    verify: Callable[[int], OperatingPoint] | None,
     interval: bool,
     warnings: list[str],
     seconds: tuple[float, float],
+    llrs: dict[int, NDArray[np.floating]] | None = None,
+    normalised: Mapping[str, Scores] | None = None,
 ) -> EvaluationReport:
-    """Measure the scores of each size; `verify` gives its threshold, and whether that is the model's own."""
-    labels = pairs.labels
+    """Measure the scores of each size; `verify` gives the errors that it would make there."""
+    labels, llrs = pairs.labels, llrs or {}
     speakers = find_speakers(pairs)
     sides = speakers[pairs.enrollment], speakers[pairs.test]
+
+    def measure(values: NDArray[np.floating]) -> tuple[float, float, dict[float, float], tuple[float, float] | None]:
+        costs = {prior: compute_min_dcf(values, labels, prior) for prior in PRIORS}
+        return *compute_eer(values, labels), costs, metric_interval(values, labels, *sides) if interval else None
+
     results = {}
     for dim, values in scores.items():
-        eer, threshold = compute_eer(values, labels)
-        costs = {prior: compute_min_dcf(values, labels, prior) for prior in PRIORS}
-        point = None
-        if verify is not None:
-            used, own = verify(dim)
-            rejects, accepts = error_rates_at(values, labels, used)
-            point = OperatingPoint(used, own, accepts, rejects)
-        limits = metric_interval(values, labels, *sides) if interval else None
-        results[dim] = DimensionResult(eer, threshold, costs, point, limits)
+        eer, threshold, costs, limits = measure(values)
+        point = verify(dim) if verify is not None else None
+        others = {name: NormalisedResult(*measure(found[dim])) for name, found in (normalised or {}).items()}
+        meaning = _calibration(llrs[dim], labels) if dim in llrs else None
+        results[dim] = DimensionResult(eer, threshold, costs, point, limits, others, meaning)
     return EvaluationReport(
         model=model,
-        trials=str(source) if source is not None else None,
+        trials=source,
         targets=int(labels.sum()),
         nontargets=int((~labels).sum()),
         recordings=len(pairs.names),
@@ -191,15 +235,13 @@ def _report(
         labels=labels,
         scores=scores,
         pairs=pairs,
+        llrs=llrs,
     )
 
 
-def _check_labels(labels: NDArray[np.bool_], source: str | Path) -> None:
-    """Refuse trials of one kind."""
-    targets = int(labels.sum())
-    if not 0 < targets < len(labels):
-        found = f"{targets} target and {len(labels) - targets} non-target trials"
-        raise TrialError(source, found, "at least one of each kind")
+def _calibration(llrs: NDArray[np.floating], labels: NDArray[np.bool_]) -> CalibrationResult:
+    curve = ErrorCurve.of(llrs, labels)
+    return CalibrationResult(curve.cllr(), curve.min_cllr(), {prior: curve.act_dcf(prior) for prior in PRIORS})
 
 
 def check_dims(encoder: SpeakerEncoder, dims: Sequence[int] | None) -> tuple[int, ...]:

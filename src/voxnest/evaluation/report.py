@@ -33,6 +33,45 @@ class OperatingPoint:
 
 
 @dataclass(frozen=True)
+class NormalisedResult:
+    """How well scores that a cohort has normalised tell speakers apart; attributes as of `DimensionResult`."""
+
+    eer: float
+    threshold: float
+    min_dcf: dict[float, float]
+    eer_interval: tuple[float, float] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give plain JSON values."""
+        return {
+            "eer": self.eer,
+            "threshold": self.threshold,
+            "min_dcf": {f"{prior:g}": cost for prior, cost in self.min_dcf.items()},
+            **({"eer_interval": list(self.eer_interval)} if self.eer_interval else {}),
+        }
+
+
+@dataclass(frozen=True)
+class CalibrationResult:
+    """What a model's log-likelihood ratios are worth.
+
+    Attributes:
+        cllr: cost of the log-likelihood ratios, in bits.
+        min_cllr: what it would be after the best calibration for these trials.
+        act_dcf: prior of a target trial -> normalised detection cost of the decisions that the ratios lead to.
+    """
+
+    cllr: float
+    min_cllr: float
+    act_dcf: dict[float, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give plain JSON values."""
+        costs = {f"{prior:g}": cost for prior, cost in self.act_dcf.items()}
+        return {"cllr": self.cllr, "min_cllr": self.min_cllr, "act_dcf": costs}
+
+
+@dataclass(frozen=True)
 class DimensionResult:
     """How well one prefix size tells speakers apart.
 
@@ -42,6 +81,8 @@ class DimensionResult:
         min_dcf: prior of a target trial -> normalised minimum detection cost.
         verify: the errors at the threshold that `voxnest verify` uses; None for scores from a file.
         eer_interval: 95% confidence interval of the EER over speakers, if it was asked for.
+        normalised: name such as "AS-norm" -> the same of normalised scores.
+        calibration: of log-likelihood ratios, if the model is calibrated.
     """
 
     eer: float
@@ -49,6 +90,22 @@ class DimensionResult:
     min_dcf: dict[float, float]
     verify: OperatingPoint | None
     eer_interval: tuple[float, float] | None = None
+    normalised: dict[str, NormalisedResult] = field(default_factory=dict)
+    calibration: CalibrationResult | None = None
+
+    def to_normalised(self) -> NormalisedResult:
+        """What is known of scores as they are, in the form of the others."""
+        return NormalisedResult(self.eer, self.threshold, self.min_dcf, self.eer_interval)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give plain JSON values."""
+        normalised = {name: found.to_dict() for name, found in self.normalised.items()}
+        return {
+            **self.to_normalised().to_dict(),
+            "verify": asdict(self.verify) if self.verify else None,
+            **({"normalised": normalised} if normalised else {}),
+            **({"calibration": self.calibration.to_dict()} if self.calibration else {}),
+        }
 
 
 @dataclass(frozen=True)
@@ -68,6 +125,7 @@ class EvaluationReport:
         labels: [trials] True for target trials.
         scores: prefix size -> [trials] cosine similarities, or what the file has.
         pairs: the trials, with the paths of recordings as names; None if they are not known.
+        cached: how many recordings were not embedded, for the cache knew them.
         llrs: prefix size -> [trials] calibrated log-likelihood ratios (natural logarithm), where there are any.
     """
 
@@ -84,11 +142,12 @@ class EvaluationReport:
     scores: dict[int, NDArray[np.floating]] = field(repr=False, compare=False)
     pairs: IndexedTrials | None = field(default=None, repr=False, compare=False)
     llrs: dict[int, NDArray[np.floating]] = field(default_factory=dict, repr=False, compare=False)
+    cached: int = 0
 
     @property
     def real_time_factor(self) -> float | None:
-        """Seconds of computing per second of audio: 0.1 is ten times faster than real time. None if none was heard."""
-        return self.embedding_seconds / self.audio_seconds if self.audio_seconds else None
+        """Seconds of computing per second of audio: 0.1 is ten times real time. None if not all was heard."""
+        return self.embedding_seconds / self.audio_seconds if self.audio_seconds and not self.cached else None
 
     def to_dict(self) -> dict[str, Any]:
         """Give the report as plain JSON values. Error rates are fractions: an `eer` of 0.0168 is 1.68%."""
@@ -103,16 +162,8 @@ class EvaluationReport:
             "embedding_seconds": round(self.embedding_seconds, 3),
             "real_time_factor": None if factor is None else round(factor, 6),
             "warnings": self.warnings,
-            "dims": {
-                str(dim): {
-                    "eer": result.eer,
-                    "threshold": result.threshold,
-                    "min_dcf": {f"{prior:g}": cost for prior, cost in result.min_dcf.items()},
-                    "verify": asdict(result.verify) if result.verify else None,
-                    **({"eer_interval": list(result.eer_interval)} if result.eer_interval else {}),
-                }
-                for dim, result in self.dims.items()
-            },
+            "cached": self.cached,
+            "dims": {str(dim): result.to_dict() for dim, result in self.dims.items()},
         }
 
     def save_json(self, path: str | Path) -> None:

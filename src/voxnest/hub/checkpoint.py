@@ -1,7 +1,8 @@
 """Save an encoder in one safetensors file; load one from that, from files of others, or from published weights.
 
 Our file is enough to build the encoder again. Its metadata holds, as JSON under the key "voxnest", the format version,
-the registry name, the resolved settings, cosine thresholds per dimension, and whatever a training run wants to tell.
+the registry name, the resolved settings, cosine thresholds and calibration per dimension, and whatever a training run
+wants to tell.
 A model that was trained to name speakers has its classifier in the same file: tensors whose keys begin with
 "classifier.", and the speakers' names in the metadata. Who only embeds passes over them.
 No code runs from such a file.
@@ -29,6 +30,7 @@ from voxnest.models.device import find_device
 from voxnest.models.encoder import SpeakerEncoder
 from voxnest.models.families import FAMILIES
 from voxnest.models.family import MALFORMED, Family
+from voxnest.scoring import Calibration
 from voxnest.zoo.cards import CARDS
 
 DEFAULT = "default"
@@ -36,7 +38,7 @@ DEFAULT = "default"
 DEFAULT_FILE = Path(__file__).parent / "default.safetensors"
 _FORMAT = 1
 _CLASSIFIER = "classifier."
-_DESCRIPTION = "what voxnest writes: format, name, config, thresholds, metadata"
+_DESCRIPTION = "what voxnest writes: format, name, config, thresholds, calibration, metadata"
 _EXPECTED = "a checkpoint such as runs/NAME/best.safetensors, or a name of `voxnest models weights`"
 _SUFFIXES = (".safetensors", *SUFFIXES)
 _IN_DIRECTORY = ("best.safetensors", "last.safetensors", "best.pt", "latest.pt")
@@ -51,7 +53,7 @@ def save_encoder(
     """Write weights and configuration to `path` (usually `*.safetensors`), replacing it only when complete.
 
     Args:
-        encoder: what to save; its `thresholds` go with it.
+        encoder: what to save; its `thresholds` and `calibration` go with it.
         path: where to.
         metadata: anything that JSON can hold, given back by `read_metadata`.
         classifier: of the speakers it was trained on, given back by `load_classifier`.
@@ -67,6 +69,8 @@ def save_encoder(
         "thresholds": encoder.thresholds,
         "metadata": metadata or {},
     }
+    if encoder.calibration:
+        header["calibration"] = {dim: calibration.to_dict() for dim, calibration in encoder.calibration.items()}
     state = encoder.state_dict()
     if classifier is not None:
         header["classifier"] = {"speakers": classifier.speakers, "scale": classifier.scale}
@@ -80,7 +84,8 @@ def save_encoder(
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
-    """What `save_encoder` was told about the file's encoder: format, name, config, thresholds, metadata.
+    """What `save_encoder` was told about the file's encoder: format, name, config, thresholds, calibration,
+    metadata.
 
     Raises:
         CheckpointError: if the file is missing, damaged, or not a voxnest checkpoint.
@@ -105,8 +110,9 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
         raise CheckpointError(path, f"a description of the model that is {reprlib.repr(header)}", _DESCRIPTION)
     if header.get("format") != _FORMAT:
         raise CheckpointError(path, f"format {header.get('format')}", f"format {_FORMAT}; use a newer voxnest")
-    header = {"thresholds": {}, "metadata": {}, **header}
-    for key, kind in (("name", str), ("config", dict), ("thresholds", dict), ("metadata", dict)):
+    header = {"thresholds": {}, "calibration": {}, "metadata": {}, **header}
+    kinds = {"name": str, "config": dict, "thresholds": dict, "calibration": dict, "metadata": dict}
+    for key, kind in kinds.items():
         if not isinstance(header.get(key), kind):
             found = f"{key} {reprlib.repr(header[key])}" if key in header else f"no {key}"
             raise CheckpointError(path, f"a description of the model with {found}", _DESCRIPTION)
@@ -127,13 +133,38 @@ def find_metadata(source: str | Path = DEFAULT) -> dict[str, Any]:
     Raises:
         CheckpointError: as `read_metadata`.
     """
-    if source == DEFAULT and isinstance(source, str):
-        source = DEFAULT_FILE
-    published = isinstance(source, str) and names_release(source) and not _is_local_file(source)
-    if published or is_model_directory(source) or is_pytorch_file(path := _file_in(source)):
-        return {}
-    found: dict[str, Any] = read_metadata(path)["metadata"]
+    path = DEFAULT_FILE if source == DEFAULT and isinstance(source, str) else own_file(source)
+    found: dict[str, Any] = {} if path is None else read_metadata(path)["metadata"]
     return found
+
+
+def own_file(source: str | Path) -> Path | None:
+    """The voxnest checkpoint that a source means, itself or in a directory; None if it means anything else.
+
+    Raises:
+        CheckpointError: there is nothing of that name.
+    """
+    named = isinstance(source, str) and (source == DEFAULT or (names_release(source) and not _is_local_file(source)))
+    if named or is_model_directory(source) or is_pytorch_file(path := _file_in(source)):
+        return None
+    return path
+
+
+def save_changed(encoder: SpeakerEncoder, source: str | Path, path: str | Path, told: dict[str, Any]) -> None:
+    """Write an encoder that came from a source and was changed, with the metadata and the classifier that were there.
+
+    Args:
+        encoder: what to save.
+        source: what it was loaded from.
+        path: where to.
+        told: more metadata.
+
+    Raises:
+        CheckpointError: it cannot be written, or the source cannot be read again.
+    """
+    own = DEFAULT_FILE if source == DEFAULT and isinstance(source, str) else own_file(source)
+    classifier = load_classifier(own) if own is not None and "classifier" in read_metadata(own) else None
+    save_encoder(encoder, path, find_metadata(source) | told, classifier)
 
 
 def load_encoder(
@@ -298,4 +329,17 @@ def _read_own(path: Path) -> SpeakerEncoder:
     if unknown := set(encoder.thresholds) - set(encoder.dims):
         found, expected = f"a threshold for {min(unknown)} numbers", f"one of {', '.join(map(str, encoder.dims))}"
         raise CheckpointError(path, found, expected)
+    encoder.calibration = _read_calibration(header["calibration"], encoder.dims, path)
     return encoder.eval()
+
+
+def _read_calibration(values: dict[str, Any], dims: tuple[int, ...], path: Path) -> dict[int, Calibration]:
+    """The calibration of each size of embedding."""
+    unknown = [dim for dim in values if dim not in map(str, dims)]
+    if unknown:
+        expected = f"one of {', '.join(map(str, dims))}"
+        raise CheckpointError(path, f"a calibration for {reprlib.repr(unknown[0])} numbers", expected)
+    try:
+        return {int(dim): Calibration.from_dict(value, int(dim)) for dim, value in values.items()}
+    except CheckpointError as error:
+        raise CheckpointError(path, f"a calibration that does not fit: {error.found}", error.expected) from error

@@ -1,8 +1,8 @@
 """Download published weights once, whole and verified, and keep them.
 
-Files lie in `weights/<architecture>/` of the cache folder (`voxnest.files.cache_folder`). Beside each is
-`<file>.sha256`, its digest when it was first used. A file gets its name only when it is complete; until then it is
-`<file>.part`, with what is needed to resume in `<file>.part.json`.
+Files lie in `weights/<architecture>/` of the cache folder (`voxnest.files.cache_folder`), trial lists in `lists/`.
+Beside each is `<file>.sha256`, its digest when it was first used. A file gets its name only when it is complete; until
+then it is `<file>.part`, with what is needed to resume in `<file>.part.json`.
 """
 
 import hashlib
@@ -11,7 +11,7 @@ import json
 import os
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 from urllib.error import HTTPError, URLError
@@ -35,6 +35,9 @@ ATTEMPTS = 3
 
 BACKOFF = 0.5
 """Seconds before the second attempt, doubled before each further one."""
+
+Check = Callable[[Path, str], None]
+"""Refuses a file that came from an address, by a `CheckpointError`."""
 
 _PASSING = {408, 425, 429, 500, 502, 503, 504}
 _CHUNK = 1 << 18
@@ -67,13 +70,32 @@ def fetch(release: Release, *, progress: bool = True, sha256: str | None = None)
             under its name.
         ConfigError: if `VOXNEST_MIRROR` is not an http(s) address.
     """
-    path = cached_path(release)
+    return _fetch(release.address, cached_path(release), _check_weights, progress, sha256)
+
+
+def fetch_list(address: str, file: str, *, progress: bool = True, sha256: str | None = None) -> Path:
+    """A published list, such as one of trials, downloaded if it is not there yet, as `fetch` does.
+
+    Args:
+        address: of the file; `VOXNEST_MIRROR` takes the place of all before its name.
+        file: its name in the folder of lists, and in a mirror.
+        progress: show a bar on stderr.
+        sha256: what the file's digest must be, in hexadecimal.
+
+    Raises:
+        CheckpointError: as `fetch`.
+        ConfigError: as `fetch`.
+    """
+    return _fetch(address, cache_folder() / "lists" / file, _check_text, progress, sha256)
+
+
+def _fetch(address: str, path: Path, check: Check, progress: bool, sha256: str | None) -> Path:
     try:
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{path}.lock"):
                 if not path.exists():  # another process may have been here meanwhile
-                    _download(_address(release), path, progress, sha256)
+                    _download(_mirrored(address, path.name), path, check, progress, sha256)
                     return path
         check_digest(path, sha256)
         _check_recorded(path, file_digest(path))
@@ -113,17 +135,17 @@ def _check_recorded(path: Path, digest: str, *, downloaded: bool = False) -> Non
         )
 
 
-def _address(release: Release) -> str:
+def _mirrored(address: str, name: str) -> str:
     mirror = os.environ.get("VOXNEST_MIRROR")
     if not mirror:
-        return release.address
+        return address
     if urlsplit(mirror).scheme not in ("http", "https"):
         raise ConfigError("VOXNEST_MIRROR", repr(mirror), "an address such as https://host/prefix/")
-    return mirror.rstrip("/") + "/" + release.file
+    return mirror.rstrip("/") + "/" + name
 
 
-def _download(address: str, path: Path, progress: bool, sha256: str | None) -> None:
-    part = _Part(path, address)
+def _download(address: str, path: Path, check: Check, progress: bool, sha256: str | None) -> None:
+    part = _Part(path, address, check)
     columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
     with Progress(TextColumn("{task.description}"), *columns, console=console, disable=not progress) as bar:
@@ -167,8 +189,8 @@ def _reason(error: object) -> str:
 class _Part:
     """A file on its way: its bytes so far, and the validator that tells whether the rest belongs to them."""
 
-    def __init__(self, path: Path, address: str) -> None:
-        self.path, self.address = path, address
+    def __init__(self, path: Path, address: str, check: Check) -> None:
+        self.path, self.address, self.check = path, address, check
         self.file = path.with_name(path.name + ".part")
         self.notes = path.with_name(path.name + ".part.json")
         self.total: int | None = None
@@ -241,7 +263,9 @@ class _Part:
     def finish(self, sha256: str | None) -> None:
         """Verify, record the digest, and give the file its name."""
         try:
-            self._check_content()
+            if self.total is not None and self.size != self.total:
+                raise CheckpointError(self.address, f"{self.size} bytes", f"{self.total}")
+            self.check(self.file, self.address)
             digest = file_digest(self.file)
             if sha256 is not None and digest != sha256.lower():
                 raise CheckpointError(self.address, f"SHA-256 is {digest}", sha256.lower())
@@ -254,29 +278,36 @@ class _Part:
         self.file.replace(self.path)
         self.notes.unlink(missing_ok=True)
 
-    def _check_content(self) -> None:
-        """A page in place of a file (a login, say), or a damaged file, must not be kept as weights."""
-        expected = "a file of PyTorch weights"
-        if self.total is not None and self.size != self.total:
-            raise CheckpointError(self.address, f"{self.size} bytes", f"{self.total}")
-        with self.file.open("rb") as file:
-            start = file.read(16)
-        if start.startswith(b"\x80"):  # a bare pickle: PyTorch's format before 1.6
-            return
-        try:
-            with zipfile.ZipFile(self.file) as archive:
-                damaged = archive.testzip()
-        except zipfile.BadZipFile as error:
-            raise CheckpointError(self.address, f"the server sent something else, {start!r}...", expected) from error
-        if damaged:
-            raise CheckpointError(self.address, f"{damaged} in it is damaged", expected)
-
     def _read_notes(self) -> dict[str, Any]:
         try:
             notes = json.loads(self.notes.read_text())
         except (OSError, ValueError):
             return {}
         return notes if isinstance(notes, dict) else {}
+
+
+def _check_weights(file: Path, address: str) -> None:
+    """A page in place of a file (a login, say), or a damaged file, must not be kept as weights."""
+    expected = "a file of PyTorch weights"
+    with file.open("rb") as opened:
+        start = opened.read(16)
+    if start.startswith(b"\x80"):  # a bare pickle: PyTorch's format before 1.6
+        return
+    try:
+        with zipfile.ZipFile(file) as archive:
+            damaged = archive.testzip()
+    except zipfile.BadZipFile as error:
+        raise CheckpointError(address, f"the server sent something else, {start!r}...", expected) from error
+    if damaged:
+        raise CheckpointError(address, f"{damaged} in it is damaged", expected)
+
+
+def _check_text(file: Path, address: str) -> None:
+    """Nor must a page be kept as a list."""
+    with file.open("rb") as opened:
+        start = opened.read(256)
+    if b"\0" in start or start.lstrip().startswith(b"<") or not start.strip():
+        raise CheckpointError(address, f"the server sent something else, {start[:16]!r}...", "a list, as lines of text")
 
 
 def _validator(headers: http.client.HTTPMessage) -> str | None:

@@ -95,8 +95,8 @@ def embed_files(
         ValueError: a `max_duration` or `window` that is not positive.
     """
     folder = Path(root) if root is not None else Path()
-    spans = {name: _Span(folder / name) for name in recording_names(paths)}
-    return _embed_spans(encoder, spans, progress, on_error, max_duration, window)
+    spans = {name: Span(folder / name) for name in recording_names(paths)}
+    return embed_spans(encoder, spans, progress=progress, on_error=on_error, max_duration=max_duration, window=window)
 
 
 def embed_utterances(
@@ -108,11 +108,15 @@ def embed_utterances(
     window: float | None = None,
 ) -> Embeddings:
     """As `embed_files`, of the utterances of a manifest: `{id: [embedding_dim]}`."""
-    spans = {item.id: _Span(item.path, item.offset, item.duration) for item in utterances}
-    return _embed_spans(encoder, spans, progress, on_error, MAX_DURATION, window)
+    return embed_spans(encoder, utterance_spans(utterances), progress=progress, on_error=on_error, window=window)
 
 
-class _Span(NamedTuple):
+def utterance_spans(utterances: Iterable[Utterance]) -> dict[str, Span]:
+    """Where the utterances of a manifest are, by their ids."""
+    return {item.id: Span(item.path, item.offset, item.duration) for item in utterances}
+
+
+class Span(NamedTuple):
     """A file, or so many seconds of it from an offset."""
 
     path: Path
@@ -120,14 +124,16 @@ class _Span(NamedTuple):
     duration: float | None = None
 
 
-def _embed_spans(
+def embed_spans(
     encoder: SpeakerEncoder,
-    spans: Mapping[str, _Span],
-    progress: Progress | None,
-    on_error: Literal["raise", "skip"],
-    max_duration: float,
-    window: float | None,
+    spans: Mapping[str, Span],
+    *,
+    progress: Progress | None = None,
+    on_error: Literal["raise", "skip"] = "raise",
+    max_duration: float = MAX_DURATION,
+    window: float | None = None,
 ) -> Embeddings:
+    """As `embed_files`, of files or parts of them by any names."""
     for name, value in (("max_duration", max_duration), ("window", window)):
         if value is not None and not value > 0:
             raise ValueError(f"{name} must be a positive number of seconds, not {value}")
@@ -181,7 +187,7 @@ class _Work:
         self._done, self._total = 0, recordings  # of parts; a recording is one until its length is known
         self._reported = (0, 0)
 
-    def embed(self, span: _Span) -> _Found:
+    def embed(self, span: Span) -> _Found:
         """Embed one recording, or a piece of one.
 
         Raises:

@@ -1,8 +1,10 @@
 """`SpeakerEncoder`: the one noun that training, evaluation, export, search and the command line know."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 import torch
@@ -10,6 +12,9 @@ from torch import Tensor, nn
 
 from voxnest.errors import AudioError, ConfigError
 from voxnest.models.head import MatryoshkaProjection
+
+if TYPE_CHECKING:
+    from voxnest.scoring import Calibration
 
 Waveform = Tensor | np.ndarray
 Lengths = Tensor | np.ndarray | Sequence[int] | None
@@ -79,6 +84,8 @@ class SpeakerEncoder(nn.Module):
         self.architecture, self.name, self.config = architecture, name, config
         self.thresholds: dict[int, float] = {}
         """Cosine threshold at the equal error rate, per dimension, if known from an evaluation."""
+        self.calibration: dict[int, Calibration] = {}
+        """What cosine scores mean, per dimension, if `voxnest calibrate` has found out."""
 
     @property
     def dims(self) -> tuple[int, ...]:

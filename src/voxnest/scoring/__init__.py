@@ -12,6 +12,7 @@ from voxnest.scoring.calibration import (
 from voxnest.scoring.cosine import cosine_similarity, score_crops, score_indexed, score_trials
 from voxnest.scoring.fusion import fit_fusion
 from voxnest.scoring.logistic import LinearLLR
+from voxnest.scoring.model_calibration import MEASURES, Calibration
 from voxnest.scoring.normalisation import (
     as_norm,
     cohort_statistics,
@@ -25,7 +26,9 @@ from voxnest.scoring.normalisation import (
 from voxnest.scoring.plda import PLDA, fit_plda
 
 __all__ = [
+    "MEASURES",
     "PLDA",
+    "Calibration",
     "FalseAcceptThreshold",
     "LinearLLR",
     "TooFewTrials",

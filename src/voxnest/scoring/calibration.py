@@ -136,15 +136,25 @@ def false_accept_threshold(scores: ArrayLike, rate: float) -> FalseAcceptThresho
         TrialError: no scores, or some that are not finite.
         ValueError: a rate outside (0, 1).
     """
-    if not 0 < rate < 1:
-        raise ValueError(f"the rate of false accepts is {rate}: expected a number between 0 and 1, exclusive")
     values = np.asarray(scores, dtype=np.float64).reshape(-1)
     if not len(values) or not np.isfinite(values).all():
         found = f"{np.count_nonzero(~np.isfinite(values))} of {len(values)} are NaN or infinite"
         raise TrialError("scores", found if len(values) else "no trials", "finite scores of non-target trials")
-    allowed = math.floor(rate * (len(values) + 1) * (1 + 1e-12))  # 0.01 x 100 is one
-    if not allowed:
-        return TooFewTrials(rate, len(values), math.ceil(1 / rate * (1 - 1e-12)) - 1)
+    allowed = allowed_false_accepts(len(values), rate)
+    if not isinstance(allowed, int):
+        return allowed
     highest = np.partition(values, len(values) - allowed)[len(values) - allowed]
     accepted = int(np.count_nonzero(values > highest))
     return FalseAcceptThreshold(float(np.nextafter(highest, np.inf)), rate, len(values), accepted)
+
+
+def allowed_false_accepts(nontargets: int, rate: float) -> int | TooFewTrials:
+    """Tell which rank, from the highest, the non-target trial has whose score is the bound of `rate`.
+
+    Raises:
+        ValueError: a rate outside (0, 1).
+    """
+    if not 0 < rate < 1:
+        raise ValueError(f"the rate of false accepts is {rate}: expected a number between 0 and 1, exclusive")
+    allowed = math.floor(rate * (nontargets + 1) * (1 + 1e-12))  # 0.01 x 100 is one
+    return allowed or TooFewTrials(rate, nontargets, math.ceil(1 / rate * (1 - 1e-12)) - 1)
