@@ -21,10 +21,9 @@ from rich.console import Console
 from rich.table import Table
 
 from voxnest.corpora.manifest import Utterance
-from voxnest.corpora.trials import find_speakers, index_trials, read_trials
+from voxnest.corpora.trials import find_root, find_speakers, index_trials, read_trials
 from voxnest.corpora.utterances import read_corpus
 from voxnest.evaluation import compute_eer, metric_replicates
-from voxnest.evaluation.evaluating import find_root
 from voxnest.hub.checkpoint import load_encoder
 from voxnest.inference import embed_files
 from voxnest.matryoshka import with_dims

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -12,6 +12,7 @@ from voxnest.cli.options import MODEL_HELP, Device, Json
 
 if TYPE_CHECKING:
     from voxnest.evaluation import EvaluationReport, TrialSet
+    from voxnest.evaluation.cohorts import Method
 
 
 LONGEST_WINDOW = 60.0
@@ -166,8 +167,8 @@ def evaluate(
         raise ConfigError("--window", f"{window:g} s", f"0 to {LONGEST_WINDOW:g}")
     if task == Task.IDENTIFICATION:
         if any((scores, trials, protocol, cohort, plot, report, interval, root)):
-            found = "--trials, --protocol, --scores, --cohort, --plot, --report, --interval or --root"
-            raise ConfigError("--task identification", found, "--utterances, --dim, --window, --json")
+            others = "--trials, --protocol, --scores, --cohort, --plot, --report, --interval or --root"
+            raise ConfigError("--task identification", others, "--utterances, --dim, --window, --json")
         if utterances is None:
             raise ConfigError("--task identification", "nothing to evaluate on", "--utterances")
         if len(names) > 1:
@@ -211,7 +212,8 @@ def evaluate(
             raise
         if listed.missing:
             print_missing(listed.missing, notes)
-        cohorts = _Cohorts(cohort, norm or ["as"], top_n, cohort_speakers) if cohort else None
+        methods: Any = tuple(each.value for each in norm or [Norm.AS])
+        cohorts = _Cohorts(cohort, methods, top_n, cohort_speakers) if cohort else None
         describe = report is not None
         reports, cards = _run(
             list(map(str, names)), listed, dim, interval, window or None, device, cohorts, describe=describe, keep=cache
@@ -238,7 +240,7 @@ class _Cohorts(NamedTuple):
     """What `--cohort` and its kin say."""
 
     source: Path
-    methods: list[str]
+    methods: tuple[Method, ...]
     top_n: int
     speakers: bool
 
@@ -282,7 +284,7 @@ def _run(
                     cache=cache,
                     progress=progress,
                 )
-            cohort = Cohort(matrix, tuple(cohorts.methods), cohorts.top_n)
+            cohort = Cohort(matrix, cohorts.methods, cohorts.top_n)
         with progress_bar("embedding") as progress:
             found = run(
                 *(encoder, trials),

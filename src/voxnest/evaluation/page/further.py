@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from voxnest.evaluation.page.tables import Column, Table
 
@@ -17,12 +17,13 @@ def further_tables(reports: Mapping[str, EvaluationReport]) -> list[Table]:
 
 
 def _normalised(reports: Mapping[str, EvaluationReport]) -> Table:
-    rows, priors = [], []
+    rows: list[list[Any]] = []
+    priors: list[float] = []
     for label, report in reports.items():
         for dim, result in report.dims.items():
             for name, found in result.normalised.items():
                 priors = list(found.min_dcf)
-                limits = [100 * limit for limit in found.eer_interval or ()] or [None, None]
+                limits = [100 * limit for limit in found.eer_interval] if found.eer_interval else [None, None]
                 rows.append([label, dim, name, 100 * found.eer, *limits, *found.min_dcf.values(), found.threshold])
     columns = [
         *(Column("model"), Column("dim", "d"), Column("scores"), Column("EER %", ".2f", "eer_percent")),
@@ -34,7 +35,8 @@ def _normalised(reports: Mapping[str, EvaluationReport]) -> Table:
 
 
 def _calibration(reports: Mapping[str, EvaluationReport]) -> Table:
-    rows, priors = [], []
+    rows: list[list[Any]] = []
+    priors: list[float] = []
     for label, report in reports.items():
         for dim, result in report.dims.items():
             if found := result.calibration:

@@ -64,8 +64,8 @@ def find_protocol_trials(
     listed = read_list(source)
     check_labels(listed, source)
     if protocol.trials not in (None, len(listed.labels)):
-        found = f"{len(listed.labels):,} trials"
-        raise TrialError(source, found, f"{protocol.trials:,}, which {protocol.title} has")
+        expected = f"{protocol.trials:,}, which {protocol.title} has"
+        raise TrialError(source, f"{len(listed.labels):,} trials", expected)
     located = _Locator(root, protocol.folders)
     found = _locate(listed, models, protocol.model_suffix, located, source)
     if not located.missing or allow_missing:
