@@ -121,8 +121,8 @@ def evaluate(
         raise ConfigError("--window", f"{window:g} s", f"0 to {LONGEST_WINDOW:g}")
     if task == Task.IDENTIFICATION:
         if scores or trials or plot or report or interval or root:
-            found = "--trials, --scores, --plot, --report, --interval or --root"
-            raise ConfigError("--task identification", found, "--utterances, --dim, --window, --json")
+            given = "--trials, --scores, --plot, --report, --interval or --root"
+            raise ConfigError("--task identification", given, "--utterances, --dim, --window, --json")
         if utterances is None:
             raise ConfigError("--task identification", "nothing to evaluate on", "--utterances")
         if len(names) > 1:
