@@ -120,7 +120,7 @@ def scored(monkeypatch):
     def give(scores):
         values = np.array(scores, dtype=np.float32)
         monkeypatch.setattr(
-            "voxnest.evaluation.evaluating.score_indexed",
+            "voxnest.evaluation.trial_sets.score_indexed",
             lambda matrix, trials, dims: dict.fromkeys(dims, np.resize(values, len(trials.labels))),
         )
 

@@ -154,14 +154,14 @@ def test_each_recording_is_opened_once(corpus, encoder, monkeypatch):
     class Measured(Embeddings):
         seconds: ClassVar = {}
 
-    def embed(encoder, paths, **options):
+    def embed(encoder, spans, *arguments, **options):
         found = Measured()
-        found.update({path: np.eye(16, dtype=np.float32)[int(path[-7])] for path in map(str, paths)})
+        found.update({path: np.eye(16, dtype=np.float32)[int(path[-7])] for path in spans})
         found.seconds = dict.fromkeys(found, 2.5)
         return found
 
-    monkeypatch.setattr("voxnest.evaluation.evaluating.embed_files", embed)
-    monkeypatch.setattr("voxnest.evaluation.evaluating.audio_info", None, raising=False)
+    monkeypatch.setattr("voxnest.evaluation.trial_sets.embed_kept", embed)
+    monkeypatch.setattr("voxnest.evaluation.trial_sets.audio_info", None, raising=False)
     assert evaluate(encoder, corpus / "trials.txt", corpus).audio_seconds == 24 * 2.5
 
 

@@ -3,7 +3,9 @@
 import base64
 import io
 import json
+import os
 import re
+import threading
 from dataclasses import replace
 from html.parser import HTMLParser
 from types import SimpleNamespace
@@ -253,10 +255,15 @@ def test_a_report_is_refused_before_the_work(models, corpus, tmp_path, run):
     assert "report.html: cannot be written in" in errors
 
 
-def test_a_pipe_of_trials_is_for_one_model(models, run):
-    status, _, errors = run("evaluate", *models, "--trials", "/dev/stdin")
-    assert status == 2
-    assert "--trials: /dev/stdin, which can be read once, with 2 models (expected a file)" in errors
+def test_a_pipe_of_trials_serves_several_models(models, corpus, tmp_path, run):
+    os.mkfifo(tmp_path / "pipe")
+    text = (corpus / "trials.txt").read_text()
+    writer = threading.Thread(target=(tmp_path / "pipe").write_text, args=[text], daemon=True)
+    writer.start()
+    status, text, errors = run("evaluate", *models, "--trials", tmp_path / "pipe", "--root", corpus, "--dim", 2)
+    writer.join(10)
+    assert status == 0, errors
+    assert text.count("24 target and 252 non-target trials") == 2
 
 
 def test_no_reports_make_no_page(tmp_path):

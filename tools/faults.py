@@ -103,7 +103,7 @@ FAULTS: tuple[tuple[str, str, str, str], ...] = (
     ("evaluation/curve.py", "while pooled and", "if pooled and", LLRS),
     ("evaluation/bootstrap.py", "np.append(drawn[replicate], 1)", "np.append(drawn[replicate], 2)", DRAWS),
     ("evaluation/bootstrap.py", "_interval(draws[0] - draws[1]", "_interval(draws[0] - draws[1].mean()", DRAWS),
-    ("evaluation/identification_rates.py", "values >= own[:, None], axis=1)  #", "values > own[:, None], axis=1)  #", DRAWS),
+    ("evaluation/identification_rates.py", "(values >= own[:, None]", "(values > own[:, None]", DRAWS),
     ("evaluation/identification_rates.py", "rivals | (own < threshold)", "own < threshold", DRAWS),
     # Normalisation, calibration, PLDA.
     ("scoring/normalisation.py", "similarities.partition(-top_n, axis=1)", "pass", NORMS),

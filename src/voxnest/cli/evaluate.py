@@ -167,8 +167,8 @@ def evaluate(
         raise ConfigError("--window", f"{window:g} s", f"0 to {LONGEST_WINDOW:g}")
     if task == Task.IDENTIFICATION:
         if any((scores, trials, protocol, cohort, plot, report, interval, root)):
-            others = "--trials, --protocol, --scores, --cohort, --plot, --report, --interval or --root"
-            raise ConfigError("--task identification", others, "--utterances, --dim, --window, --json")
+            given = "--trials, --protocol, --scores, --cohort, --plot, --report, --interval or --root"
+            raise ConfigError("--task identification", given, "--utterances, --dim, --window, --json")
         if utterances is None:
             raise ConfigError("--task identification", "nothing to evaluate on", "--utterances")
         if len(names) > 1:
