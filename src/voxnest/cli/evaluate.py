@@ -13,6 +13,7 @@ from voxnest.cli.options import MODEL_HELP, Device, Json
 if TYPE_CHECKING:
     from voxnest.evaluation import EvaluationReport, TrialSet
     from voxnest.evaluation.cohorts import Method
+    from voxnest.models.encoder import SpeakerEncoder
 
 
 LONGEST_WINDOW = 60.0
@@ -196,6 +197,7 @@ def evaluate(
     if scores:
         reports = {str(path): evaluate_scores(path, trials, root, interval) for path in dict.fromkeys(scores)}
     else:
+        encoders = _load(list(map(str, names)), dim, device)
         try:
             if protocol is not None:
                 assert root is not None
@@ -215,9 +217,7 @@ def evaluate(
         methods: Any = tuple(each.value for each in norm or [Norm.AS])
         cohorts = _Cohorts(cohort, methods, top_n, cohort_speakers) if cohort else None
         describe = report is not None
-        reports, cards = _run(
-            list(map(str, names)), listed, dim, interval, window or None, device, cohorts, describe=describe, keep=cache
-        )
+        reports, cards = _run(encoders, listed, dim, interval, window or None, cohorts, describe=describe, keep=cache)
 
     console = Console(stderr=bool(piped), markup=False, highlight=False)
     for name, found in reports.items():
@@ -245,31 +245,37 @@ class _Cohorts(NamedTuple):
     speakers: bool
 
 
+def _load(models: list[str], dims: list[int] | None, device: str) -> dict[str, SpeakerEncoder]:
+    """Load all models before the first recording is read."""
+    from voxnest.evaluation.evaluating import check_dims
+    from voxnest.hub.checkpoint import load_encoder
+
+    encoders = {name: load_encoder(name, device=device) for name in models}
+    for encoder in encoders.values():
+        check_dims(encoder, dims)
+    return encoders
+
+
 def _run(
-    models: list[str],
+    encoders: dict[str, SpeakerEncoder],
     trials: TrialSet,
     dims: list[int] | None,
     interval: bool,
     window: float | None,
-    device: str,
     cohorts: _Cohorts | None,
     *,
     describe: bool,
     keep: bool,
 ) -> tuple[dict[str, EvaluationReport], dict[str, dict[str, str]]]:
-    """Evaluate models, and describe them if it is wanted. All are loaded before the first recording is read."""
+    """Evaluate models, and describe them if it is wanted."""
     from dataclasses import replace
 
     from voxnest.cli.progress import progress_bar
     from voxnest.evaluation import Cohort, describe_encoder, load_cohort
     from voxnest.evaluation import evaluate as run
-    from voxnest.evaluation.evaluating import check_dims
-    from voxnest.hub.checkpoint import find_metadata, load_encoder
+    from voxnest.hub.checkpoint import find_metadata
     from voxnest.inference.cache import EmbeddingCache
 
-    encoders = {name: load_encoder(name, device=device) for name in models}
-    for encoder in encoders.values():
-        check_dims(encoder, dims)
     reports, cards = {}, {}
     for name, encoder in encoders.items():
         cache = EmbeddingCache(encoder, window) if keep else None
