@@ -266,7 +266,7 @@ def test_ties_are_on_the_same_side_and_one_kind_of_trials_is_refused(tmp_path):
     [
         (("default", "--scores", "s.txt"), "error: --scores: given with a model or --dim (expected one of them"),
         (("--scores", "s.txt", "--dim", "4"), "error: --scores: given with a model or --dim"),
-        ((), "error: voxnest evaluate: no trials (expected --trials LIST, or --scores FILE with labels)"),
+        ((), "error: --task verification: nothing to evaluate on (expected --trials LIST, --protocol NAME, or "),
         (("--scores", "s.txt", "--audio"), "error: --audio: given without a report to put it into (expected --report"),
         (("--scores", "gone.txt"), "error: gone.txt: cannot be read: No such file or directory"),
     ],

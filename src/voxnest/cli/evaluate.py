@@ -167,9 +167,10 @@ def evaluate(
     if window is not None and not 0 <= window <= LONGEST_WINDOW:
         raise ConfigError("--window", f"{window:g} s", f"0 to {LONGEST_WINDOW:g}")
     if task == Task.IDENTIFICATION:
-        if any((scores, trials, protocol, cohort, plot, report, interval, root)):
-            given = "--trials, --protocol, --scores, --cohort, --plot, --report, --interval or --root"
-            raise ConfigError("--task identification", given, "--utterances, --dim, --window, --json")
+        others = {"trials": trials, "protocol": protocol, "scores": scores, "cohort": cohort}
+        others |= {"plot": plot, "report": report, "interval": interval, "root": root}
+        if given := [f"--{name}" for name, value in others.items() if value]:
+            raise ConfigError("--task identification", ", ".join(given), "--utterances, --dim, --window, --json")
         if utterances is None:
             raise ConfigError("--task identification", "nothing to evaluate on", "--utterances")
         if len(names) > 1:
