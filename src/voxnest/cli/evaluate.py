@@ -167,7 +167,7 @@ def evaluate(
     if window is not None and not 0 <= window <= LONGEST_WINDOW:
         raise ConfigError("--window", f"{window:g} s", f"0 to {LONGEST_WINDOW:g}")
     if task == Task.IDENTIFICATION:
-        others = {"trials": trials, "protocol": protocol, "scores": scores, "cohort": cohort}
+        others: dict[str, object] = {"trials": trials, "protocol": protocol, "scores": scores, "cohort": cohort}
         others |= {"plot": plot, "report": report, "interval": interval, "root": root}
         if given := [f"--{name}" for name, value in others.items() if value]:
             raise ConfigError("--task identification", ", ".join(given), "--utterances, --dim, --window, --json")
