@@ -29,6 +29,7 @@ from voxnest.evaluation import evaluate, identify
 from voxnest.hub.checkpoint import load_classifier, load_encoder
 from voxnest.models.genotype import Genotype
 from voxnest.nas.derivation import derive
+from voxnest.nas.reading import read_genotype
 from voxnest.nas.spaces import EDGES, SPACES
 from voxnest.training.held_out import split_recordings
 from voxnest.training.settings import load_config
@@ -74,8 +75,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     base = load_config(CONFIG).model
-    found = Genotype.parse((arguments.search / "genotype.txt").read_text(encoding="utf-8"))
-    genotypes = {"searched": found}
+    genotypes = {"searched": read_genotype(arguments.search)}
     for number, genotype in enumerate(random_genotypes(arguments.space, arguments.random, seed=0), 1):
         genotypes[f"random {number}"] = genotype
     models: dict[str, Mapping[str, Any]] = {

@@ -7,19 +7,13 @@ from typing import Annotated
 
 import typer
 
-from voxnest.cli.options import MODEL_HELP, Device, Json
+from voxnest.cli.options import Cache, Device, Json, ModelArgument, Root
 
 
 def calibrate(
-    model: Annotated[str, typer.Argument(help=MODEL_HELP)],
+    model: ModelArgument,
     trials: Annotated[Path, typer.Option(help="Trial list of speakers who are in no test.")],
-    root: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder that the list's relative paths start from.",
-            show_default="the list's folder, or wav or test in it",
-        ),
-    ] = None,
+    root: Root = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -33,9 +27,7 @@ def calibrate(
     cohort: Annotated[
         Path | None, typer.Option(metavar="PLACE", help="Other speakers, for --measures cohort: as for evaluate.")
     ] = None,
-    cache: Annotated[
-        bool, typer.Option("--cache/--no-cache", help="Keep embeddings, and take those that are kept.")
-    ] = True,
+    cache: Cache = True,
     device: Device = "auto",
     json: Json = None,
 ) -> None:

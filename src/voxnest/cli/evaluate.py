@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from voxnest.cli.options import MODEL_HELP, Device, Json
+from voxnest.cli.options import MODEL_HELP, Cache, Device, Json, Root
 
 if TYPE_CHECKING:
     from voxnest.evaluation import EvaluationReport, TrialSet
@@ -68,13 +68,7 @@ def evaluate(
             show_default="3 for identification, else 0",
         ),
     ] = None,
-    root: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder that the list's relative paths start from.",
-            show_default="the list's folder, or wav or test in it",
-        ),
-    ] = None,
+    root: Root = None,
     dim: Annotated[
         list[int] | None,
         typer.Option(help="Embedding size to evaluate; may be repeated.", show_default="all the model has"),
@@ -107,9 +101,7 @@ def evaluate(
     cohort_speakers: Annotated[
         bool, typer.Option("--cohort-speakers", help="Take the mean of each speaker of the cohort.")
     ] = False,
-    cache: Annotated[
-        bool, typer.Option("--cache/--no-cache", help="Keep embeddings, and take those that are kept.")
-    ] = True,
+    cache: Cache = True,
     interval: Annotated[bool, typer.Option("--interval", help="Add a 95% confidence interval over speakers.")] = False,
     json: Json = None,
     plot: Annotated[

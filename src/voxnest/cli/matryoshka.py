@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from voxnest.cli.command import STYLE, Command, Group
-from voxnest.cli.options import MODEL_HELP, Device
+from voxnest.cli.options import Device, ModelArgument
 
 matryoshka = typer.Typer(
     cls=Group, help="Make embeddings whose prefixes are embeddings too.", no_args_is_help=True, **STYLE
@@ -29,7 +29,7 @@ def _group() -> None:
 
 @matryoshka.command(cls=Command)
 def fit(
-    model: Annotated[str, typer.Argument(help=MODEL_HELP)],
+    model: ModelArgument,
     corpus: Annotated[
         Path, typer.Option(help="A manifest of voxnest prepare, or a folder of recordings; a few hundred are enough.")
     ],

@@ -8,6 +8,7 @@ import typer
 MODEL_HELP = "A checkpoint or run folder, or a name of voxnest models weights."
 
 Model = Annotated[str, typer.Option("--model", "-m", metavar="MODEL", help=MODEL_HELP)]
+ModelArgument = Annotated[str, typer.Argument(help=MODEL_HELP)]
 Dim = Annotated[
     int | None,
     typer.Option(metavar="N", help="Size of the embeddings.", show_default="the largest the model has"),
@@ -25,3 +26,11 @@ Json = Annotated[
     Path | None,
     typer.Option("--json", metavar="[FILE]", help="Give the results as JSON: in FILE (.json), or on standard output."),
 ]
+Root = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder that the list's relative paths start from.",
+        show_default="the list's folder, or wav or test in it",
+    ),
+]
+Cache = Annotated[bool, typer.Option("--cache/--no-cache", help="Keep embeddings, and take those that are kept.")]

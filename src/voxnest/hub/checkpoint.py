@@ -224,9 +224,7 @@ def load_classifier(source: str | Path, *, device: str | torch.device = "cpu") -
         expected = "a run of `task: identification`, which keeps one"
         raise CheckpointError(path, "a model without a classifier of speakers", expected)
     try:
-        with safe_open(path, framework="pt") as file:
-            keys = [key for key in file.keys() if key.startswith(_CLASSIFIER)]  # noqa: SIM118
-            found = {key.removeprefix(_CLASSIFIER): file.get_tensor(key) for key in keys}
+        found = _tensors(path, classifier=True)
         weight, bias = found["weight"].float(), found.get("bias")
         names = [str(name) for name in described["speakers"]]
         scale = float(described["scale"])
@@ -315,9 +313,7 @@ def _read_own(path: Path) -> SpeakerEncoder:
     except (ConfigError, TypeError) as error:
         raise CheckpointError(path, f"describes a model that cannot be built: {error}") from error
     try:
-        with safe_open(path, framework="pt") as file:
-            keys = [key for key in file.keys() if not key.startswith(_CLASSIFIER)]  # noqa: SIM118
-            weights = {key: file.get_tensor(key) for key in keys}
+        weights = _tensors(path, classifier=False)
         shapes = {key: value.shape for key, value in planned.state_dict().items()}
         fits = all(shapes.get(key) == value.shape for key, value in weights.items())
         encoder = family.build(header["config"], name) if fits else planned
@@ -343,3 +339,10 @@ def _read_calibration(values: dict[str, Any], dims: tuple[int, ...], path: Path)
         return {int(dim): Calibration.from_dict(value, int(dim)) for dim, value in values.items()}
     except CheckpointError as error:
         raise CheckpointError(path, f"a calibration that does not fit: {error.found}", error.expected) from error
+
+
+def _tensors(path: Path, *, classifier: bool) -> dict[str, torch.Tensor]:
+    """The weights of the encoder in a file of ours, or of the classifier that was saved with it."""
+    with safe_open(path, framework="pt") as file:
+        keys = [key for key in list(file.keys()) if key.startswith(_CLASSIFIER) == classifier]
+        return {key.removeprefix(_CLASSIFIER): file.get_tensor(key) for key in keys}
