@@ -19,7 +19,7 @@ import torch
 from voxnest.audio import read_audio
 from voxnest.corpora.manifest import Utterance
 from voxnest.errors import AudioError, CorpusError
-from voxnest.files import atomic_write
+from voxnest.files import atomic_write, writing
 from voxnest.frontends import Frontend
 
 _CHUNK = 32  # utterances per task, whose sums are added in order: the same numbers for any number of threads
@@ -87,7 +87,7 @@ def corpus_statistics(
     jobs, saved = jobs or os.cpu_count() or 1, time.monotonic()
     chunks = (utterances[start : start + _CHUNK] for start in range(done, len(utterances), _CHUNK))
     with threads(jobs) as pool:
-        for number, found in enumerate(_in_order(pool, lambda chunk: _moments(frontend, chunk), chunks, 2 * jobs)):
+        for number, found in enumerate(in_order(pool, lambda chunk: _moments(frontend, chunk), chunks, 2 * jobs)):
             if found is not None:
                 moments = found if moments is None else moments.merged(found)
             now = min(done + (number + 1) * _CHUNK, len(utterances))
@@ -164,7 +164,7 @@ def threads(count: int) -> Iterator[ThreadPoolExecutor]:
         torch.set_num_threads(threads)  # the workers' setting is also what later threads begin with
 
 
-def _in_order(pool: ThreadPoolExecutor, work: Callable[[T], R], items: Iterator[T], ahead: int) -> Iterator[R]:
+def in_order(pool: ThreadPoolExecutor, work: Callable[[T], R], items: Iterator[T], ahead: int) -> Iterator[R]:
     """What `work` gives for each item, in order, with only so many under way."""
     pending = [pool.submit(work, item) for item in islice(items, ahead)]
     while pending:
@@ -192,9 +192,7 @@ def _write_state(path: Path, identity: str, done: int, moments: Moments) -> None
         "mean": moments.mean.tolist(),
         "squares": moments.squares.tolist(),
     }
-    try:
+    with writing(path, CorpusError, "room on the disk"):
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as temporary:
             temporary.write_text(json.dumps(content) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise CorpusError(path, f"cannot be written: {error.strerror or error}", "room on the disk") from error

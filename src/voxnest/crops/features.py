@@ -14,7 +14,6 @@ import os
 import zlib
 from collections.abc import Callable, Sequence
 from hashlib import sha256
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +21,10 @@ import numpy as np
 import torch
 
 from voxnest.corpora.manifest import Utterance
-from voxnest.crops.corpus_statistics import corpus_identity, raw_features, threads
+from voxnest.crops.corpus_statistics import corpus_identity, in_order, raw_features, threads
 from voxnest.crops.dataset import Crop, CropDataset, CropRequest
 from voxnest.errors import AudioError, CorpusError
-from voxnest.files import atomic_write
+from voxnest.files import atomic_write, writing
 from voxnest.frontends import Frontend
 
 _SHARD = 256  # utterances: 100 MB of spectrograms of VoxCeleb
@@ -67,12 +66,9 @@ class FeatureCache:
         self._frames, self._maps = None, {}
         total = sum(map(len, self._shards))
         count = jobs or os.cpu_count() or 1
-        numbers, done, frames = iter(range(len(self._shards))), 0, 0
+        done, frames = 0, 0
         with threads(count) as pool:
-            pending = [pool.submit(self._complete, number) for number in islice(numbers, count)]
-            while pending:
-                found = pending.pop(0).result()
-                pending += [pool.submit(self._complete, number) for number in islice(numbers, 1)]
+            for found in in_order(pool, self._complete, iter(range(len(self._shards))), count):
                 done, frames = done + len(found), frames + sum(found)
                 if progress:
                     progress(done, total)
@@ -145,15 +141,12 @@ class FeatureCache:
                 frames.append(0)
         data = b"".join(piece.tobytes() for piece in pieces)
         content = {"identity": identity, "frames": frames, "checksum": zlib.crc32(data)}
-        try:
+        with writing(self.folder, CorpusError, "room on the disk"):
             self.folder.mkdir(parents=True, exist_ok=True)
             with atomic_write(self._path(shard, "features")) as temporary:
                 temporary.write_bytes(data)
             with atomic_write(self._path(shard, "json")) as temporary:
                 temporary.write_text(json.dumps(content) + "\n", encoding="utf-8")
-        except OSError as error:
-            found = f"cannot be written: {error.strerror or error}"
-            raise CorpusError(self.folder, found, "room on the disk") from error
         return content
 
 
