@@ -6,6 +6,7 @@ import io
 import json
 import os
 import signal
+import threading
 from pathlib import Path
 
 import lightning.pytorch as L
@@ -181,8 +182,13 @@ class InValidation(L.Callback):
 
     def on_validation_start(self, trainer, pl_module):
         if trainer.global_step == self.step:
-            hook = pl_module.encoder.register_forward_hook(lambda *_: os.kill(os.getpid(), self.number))
-            self.remove = hook.remove
+            first = threading.Lock()  # recordings are embedded in several threads, and a second signal means more
+
+            def send(*_):
+                if first.acquire(blocking=False):
+                    os.kill(os.getpid(), self.number)
+
+            self.remove = pl_module.encoder.register_forward_hook(send).remove
 
     def on_validation_end(self, trainer, pl_module):
         if trainer.global_step == self.step:
