@@ -25,7 +25,7 @@ from voxnest.frontends import AutoSpeechSpectrogram, create_frontend
 from voxnest.hub.checkpoint import load_classifier, load_encoder, save_encoder
 from voxnest.losses import AAMSoftmax, LinearSoftmax, SubCenterAAMSoftmax
 from voxnest.models.classifier import SpeakerClassifier
-from voxnest.models.encoding import window_embeddings
+from voxnest.models.embedding import window_embeddings
 from voxnest.training.held_out import split_recordings
 from voxnest.training.run import train
 from voxnest.training.settings import load_config

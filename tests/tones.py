@@ -5,13 +5,15 @@ import soundfile
 import torch
 from torch import nn
 
+from voxnest.models.embedding import ready, weights_digest
+
 DIMS = (2, 8, 16)
 
 
 class ToneEncoder(nn.Module):
     """Hears which of sixteen bands is loudest; enough to tell apart the speakers made below."""
 
-    name, dims, embedding_dim, sample_rate, min_samples = "tones", DIMS, 16, 16000, 1600
+    name, dims, embedding_dim, sample_rate, min_samples, batch_size = "tones", DIMS, 16, 16000, 1600, 1
     architecture, config = "tones", {"level": None}
 
     def __init__(self):
@@ -25,6 +27,15 @@ class ToneEncoder(nn.Module):
         spectrum = torch.fft.rfft(waveform[:, :16000], n=16000).abs()[:, :1600]
         bands = spectrum.reshape(len(waveform), 16, 100).mean(dim=2) * self.scale
         return {size: bands[:, :size] for size in DIMS} if all_dims else bands[:, : dim or 16]
+
+    def check_dim(self, dim):
+        return dim
+
+    def embed(self, waveform):
+        with torch.inference_mode():
+            return self(torch.from_numpy(waveform)).float().numpy()
+
+    ready, digest = ready, weights_digest
 
 
 def make_corpus(root):

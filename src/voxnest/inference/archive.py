@@ -15,13 +15,13 @@ from voxnest.files import atomic_write, check_output, writing
 from voxnest.inference.embedding import Embeddings, Progress, embed_files
 
 if TYPE_CHECKING:
-    from voxnest.models.encoder import SpeakerEncoder
+    from voxnest.models.embedder import Embedder
 
 _ARCHIVE = "names and embeddings, as voxnest embed writes them"
 
 
 def embed_to_file(
-    encoder: SpeakerEncoder,
+    encoder: Embedder,
     paths: str | Path | Iterable[str | Path],
     output: str | Path,
     *,
@@ -48,7 +48,7 @@ def embed_to_file(
     """
     if dim is None:
         dim = encoder.embedding_dim
-    encoder.head.check_dim(dim)
+    encoder.check_dim(dim)
     check_output(output)
     embeddings = embed_files(encoder, paths, progress=progress, on_error="skip")
     if not embeddings:

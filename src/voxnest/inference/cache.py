@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import torch
 
 from voxnest import __version__
 from voxnest.errors import VoxnestError
@@ -24,7 +23,7 @@ from voxnest.files import cache_folder
 from voxnest.inference.embedding import Embeddings, Progress, Span, embed_spans
 
 if TYPE_CHECKING:
-    from voxnest.models.encoder import SpeakerEncoder
+    from voxnest.models.embedder import Embedder
 
 BATCH = 1024  # recordings after which what was found is kept
 HASHERS = 4
@@ -56,8 +55,8 @@ class EmbeddingCache:
         hits: how many recordings were found in it so far.
     """
 
-    def __init__(self, encoder: SpeakerEncoder, window: float | None = None, folder: Path | None = None) -> None:
-        name = encoder_digest(encoder, window)
+    def __init__(self, encoder: Embedder, window: float | None = None, folder: Path | None = None) -> None:
+        name = embedder_digest(encoder, window)
         self.path = (folder or cache_folder() / "embeddings") / f"{name[:32]}.sqlite"
         self.size = encoder.embedding_dim
         self.hits = 0
@@ -113,19 +112,13 @@ class EmbeddingCache:
             raise VoxnestError(self.path, f"cannot be used as a cache of embeddings: {error}", expected) from error
 
 
-def encoder_digest(encoder: SpeakerEncoder, window: float | None = None) -> str:
-    """SHA-256, in hexadecimal, of all that an encoder's embeddings depend on."""
-    settings = [encoder.architecture, encoder.config, window, __version__]
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
-    for key, value in sorted(encoder.state_dict().items()):
-        array = value.detach().cpu().contiguous()
-        digest.update(f"{key} {array.dtype} {list(array.shape)} ".encode())
-        digest.update(array.reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
+def embedder_digest(encoder: Embedder, window: float | None = None) -> str:
+    """SHA-256, in hexadecimal, of all that an encoder's embeddings depend on, and of who computes them."""
+    return hashlib.sha256(json.dumps([encoder.digest(), window, __version__]).encode()).hexdigest()
 
 
 def embed_kept(
-    encoder: SpeakerEncoder,
+    encoder: Embedder,
     spans: Mapping[str, Span],
     cache: EmbeddingCache | None,
     *,

@@ -12,24 +12,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
-import torch
 
 from voxnest.audio import audio_info, read_audio
 from voxnest.errors import AudioError, CheckpointError
 from voxnest.inference.quality import QualityMeter
 from voxnest.inference.recordings import recording_names
 from voxnest.models.blame import blame_recording
-from voxnest.models.encoding import MAX_DURATION, eval_mode, mean_embedding, parts, window_embeddings
+from voxnest.models.encoding import MAX_DURATION, mean_embedding, parts
 
 if TYPE_CHECKING:
     from voxnest.corpora.manifest import Utterance
-    from voxnest.models.encoder import SpeakerEncoder
+    from voxnest.models.embedder import Embedder
 
 Progress = Callable[[int, int], None]
 """Called with how many parts are done, and of how many: a recording is one, a long one several."""
 
-# Each worker holds the activations of `max_duration` seconds: hundreds of MB in the larger models.
-_MOST_WORKERS = 8
 _LONGEST_WITH_WINDOWS = 600.0  # seconds whose features are in memory at once
 _TICK = 0.2  # seconds between two looks at what the threads have done
 
@@ -54,7 +51,7 @@ class Embeddings(dict[str, np.ndarray]):
 
 
 def embed_files(
-    encoder: SpeakerEncoder,
+    encoder: Embedder,
     paths: str | Path | Iterable[str | Path],
     *,
     root: str | Path | None = None,
@@ -66,7 +63,7 @@ def embed_files(
     """Embed whole recordings at full size, each read once.
 
     Every recording goes through the network alone, at its own length, so its embedding does not depend on the
-    others. On a CPU as many are under way as PyTorch has threads (at most 8), each in one thread: recordings
+    others. On a CPU as many are under way as the encoder has threads (at most 8), each in one thread: recordings
     seldom have equal lengths to be batched by, and threads within one operation wait for each other more than
     they work (6 times slower for 100 utterances of LibriSpeech on 2 busy cores).
 
@@ -74,7 +71,7 @@ def embed_files(
     the length. Its embedding is the mean of the parts' length-normalised embeddings, times their mean norm.
 
     Args:
-        encoder: on the device it shall run on. It runs in eval mode; its modes are put back afterwards.
+        encoder: a `SpeakerEncoder` on the device it shall run on, or another `Embedder`. Its modes are put back after.
         paths: recordings, or a single one; one given twice is embedded once.
         root: the folder that `paths` are relative to; the current one if None.
         progress: called, in this thread, whenever there is progress.
@@ -100,7 +97,7 @@ def embed_files(
 
 
 def embed_utterances(
-    encoder: SpeakerEncoder,
+    encoder: Embedder,
     utterances: Iterable[Utterance],
     *,
     progress: Progress | None = None,
@@ -125,7 +122,7 @@ class Span(NamedTuple):
 
 
 def embed_spans(
-    encoder: SpeakerEncoder,
+    encoder: Embedder,
     spans: Mapping[str, Span],
     *,
     progress: Progress | None = None,
@@ -179,7 +176,7 @@ class _Found:
 class _Work:
     """What the threads do, and what they share: how many parts are done, and whether to go on."""
 
-    def __init__(self, encoder: SpeakerEncoder, max_duration: float, window: float | None, recordings: int) -> None:
+    def __init__(self, encoder: Embedder, max_duration: float, window: float | None, recordings: int) -> None:
         self.encoder, self.window = encoder, window
         self.max_duration = max_duration if window is None else max(_LONGEST_WITH_WINDOWS, max_duration)
         self.stop = threading.Event()
@@ -196,7 +193,6 @@ class _Work:
         """
         rate = self.encoder.sample_rate
         shortest = self.encoder.min_samples / rate
-        device = next(self.encoder.parameters()).device
         embeddings, quality, left = [], QualityMeter(rate), 1
         try:
             seconds = audio_info(span.path).duration if span.duration is None else span.duration
@@ -216,13 +212,11 @@ class _Work:
                     min_duration=shortest,
                 )
                 quality.add(audio.samples)
-                with torch.inference_mode():  # of this thread: PyTorch has one such mode per thread
-                    waveform = torch.from_numpy(audio.samples)[None].to(device)
-                    if self.window is None:
-                        embeddings.append(self.encoder(waveform)[0].float().cpu().numpy())
-                    else:
-                        windows = window_embeddings(self.encoder, waveform, self.window)
-                        embeddings.append(windows.mean(dim=0).cpu().numpy())
+                waveform = audio.samples[None]
+                if self.window is None:
+                    embeddings.append(self.encoder.embed(waveform)[0])
+                else:
+                    embeddings.append(self.encoder.embed_windows(waveform, self.window).mean(axis=0))
                 self._count(done=1)
                 left -= 1
         finally:
@@ -249,7 +243,7 @@ class _Stopped(Exception):
     pass
 
 
-def _result(encoder: SpeakerEncoder, path: Path, future: Future[_Found]) -> _Found:
+def _result(encoder: Embedder, path: Path, future: Future[_Found]) -> _Found:
     """What a thread found; whatever else is wrong with the recording as an `AudioError`."""
     try:
         found = future.result()
@@ -264,24 +258,21 @@ def _result(encoder: SpeakerEncoder, path: Path, future: Future[_Found]) -> _Fou
 
 @contextmanager
 def _workers(work: _Work) -> Iterator[tuple[Executor, int]]:
-    """Give a pool of threads that compute in one thread each, and how many they are; the encoder is in eval mode."""
-    threads = torch.get_num_threads()
-    count = min(threads, _MOST_WORKERS)
+    """Give a pool of threads that embed each by itself, and how many they are; the encoder is ready."""
     modes = ExitStack()
-    pool = ThreadPoolExecutor(count, "embed", initializer=torch.set_num_threads, initargs=(1,))
+    threads = modes.enter_context(work.encoder.ready())
+    pool = ThreadPoolExecutor(threads.number, "embed", initializer=threads.start)
 
     def finish() -> None:
         pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(threads)  # the workers' setting is also what later threads begin with
         modes.close()
 
-    modes.enter_context(eval_mode(work.encoder))
     try:
         # All threads begin before there is work: interrupted while it starts one, the pool would not know of it, and
         # `finish` would not wait for it.
-        ready = threading.Barrier(count)
-        wait([pool.submit(ready.wait, 10) for _ in range(count)])
-        yield pool, count
+        begun = threading.Barrier(threads.number)
+        wait([pool.submit(begun.wait, 10) for _ in range(threads.number)])
+        yield pool, threads.number
     except Exception:
         work.stop.set()
         finish()

@@ -21,7 +21,7 @@ from voxnest.scoring import (
 )
 
 if TYPE_CHECKING:
-    from voxnest.models.encoder import SpeakerEncoder
+    from voxnest.models.embedder import Embedder
 
 DEFAULT_THRESHOLD = 0.5
 """Used where an encoder carries no threshold of its own. It is not calibrated for any model."""
@@ -72,7 +72,7 @@ class Costs(NamedTuple):
 
 
 def verify(
-    encoder: SpeakerEncoder,
+    encoder: Embedder,
     a: str | Path,
     b: str | Path,
     dim: int | None = None,
@@ -113,7 +113,7 @@ def verify(
     """
     if dim is None:
         dim = encoder.embedding_dim
-    encoder.head.check_dim(dim)
+    encoder.check_dim(dim)
     calibration = encoder.calibration.get(dim)
     decision = _decide(calibration, threshold, prior, costs, far, f"{encoder.name} at {dim} numbers")
     if threshold is not None and not -1 <= threshold <= 1:

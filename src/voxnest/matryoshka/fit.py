@@ -12,8 +12,8 @@ from voxnest.corpora.manifest import Utterance
 from voxnest.errors import AudioError, ConfigError, CorpusError
 from voxnest.matryoshka.rotation import discriminative_rotation, pca_rotation, with_dims
 from voxnest.models.blame import blame_recording, one_line
+from voxnest.models.embedding import eval_mode
 from voxnest.models.encoder import SpeakerEncoder
-from voxnest.models.encoding import eval_mode
 
 PIECE = 3.0
 """Seconds. Prefixes have to bear what short recordings vary by."""

@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-import torch
+import numpy as np
 
 from voxnest.errors import AudioError, CheckpointError
-from voxnest.models.encoder import SpeakerEncoder
+from voxnest.models.embedder import Embedder
 
 
-def blame_recording(encoder: SpeakerEncoder, path: str | Path, error: Exception | None = None) -> AudioError:
-    """The error of a recording that the encoder, in eval mode, gives no usable embedding of.
+def blame_recording(encoder: Embedder, path: str | Path, error: Exception | None = None) -> AudioError:
+    """The error of a recording that the encoder, made ready, gives no usable embedding of.
 
     The encoder is tried on a second of quiet noise. If it embeds that, the recording is at fault: samples beyond all
     bounds, a length that does not fit into memory, a file that a decoder breaks at.
@@ -24,10 +24,9 @@ def blame_recording(encoder: SpeakerEncoder, path: str | Path, error: Exception 
         Exception: `error` itself, if nothing can be embedded.
     """
     length = max(encoder.sample_rate, encoder.min_samples)
-    noise = 0.03 * torch.randn(1, length, generator=torch.Generator().manual_seed(0))
+    noise = np.random.default_rng(0).normal(0.0, 0.03, (1, length)).astype(np.float32)
     try:
-        with torch.inference_mode():
-            works = bool(encoder(noise.to(next(encoder.parameters()).device)).isfinite().all())
+        works = bool(np.isfinite(encoder.embed(noise)).all())
     except Exception:
         if error is None:
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -11,9 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from voxnest.errors import AudioError, ConfigError
+from voxnest.models.embedding import ready, weights_digest, window_embeddings
+from voxnest.models.encoding import NUMBERS, check_numbers, encode
 from voxnest.models.head import MatryoshkaProjection
 
 if TYPE_CHECKING:
+    from voxnest.models.embedder import Threads
     from voxnest.scoring import Calibration
 
 Waveform = Tensor | np.ndarray
@@ -32,21 +36,16 @@ def as_waveform(samples: Waveform, device: torch.device | None = None) -> Tensor
         AudioError: for numbers of another kind.
     """
     if isinstance(samples, np.ndarray):
-        kind = samples.dtype
-        if kind.name not in ("float16", "float32", "float64", "int16", "int32"):
-            raise AudioError("waveform", f"an array of {kind}", _NUMBERS)
+        check_numbers(samples)
         # A copy where the array is read-only, has negative strides or the other byte order, which torch has not.
-        samples = torch.from_numpy(np.require(samples, kind.newbyteorder("="), ["C", "W"])).to(device)
+        samples = torch.from_numpy(np.require(samples, samples.dtype.newbyteorder("="), ["C", "W"])).to(device)
     if not isinstance(samples, Tensor):
         raise AudioError("waveform", f"a {type(samples).__name__}", "a tensor or an array")
     if samples.dtype in (torch.int16, torch.int32):
         return samples.float() / -float(torch.iinfo(samples.dtype).min)
     if not samples.is_floating_point():
-        raise AudioError("waveform", f"a tensor of {samples.dtype}", _NUMBERS)
+        raise AudioError("waveform", f"a tensor of {samples.dtype}", NUMBERS)
     return samples
-
-
-_NUMBERS = "floating point, or whole numbers of 16 or 32 bits"
 
 
 class SpeakerEncoder(nn.Module):
@@ -106,6 +105,15 @@ class SpeakerEncoder(nn.Module):
     def min_samples(self) -> int:
         """The shortest waveform the model takes, in samples."""
         return int(self.frontend.min_samples)  # type: ignore[arg-type]
+
+    @property
+    def batch_size(self) -> int:
+        """How many waveforms of one length are best embedded at once; on a CPU, one by each thread."""
+        return 1 if next(self.parameters()).device.type == "cpu" else 64
+
+    def check_dim(self, dim: int) -> int:
+        """See `MatryoshkaProjection.check_dim`."""
+        return self.head.check_dim(dim)
 
     @overload
     def __call__(
@@ -212,6 +220,23 @@ class SpeakerEncoder(nn.Module):
             >>> encoder.encode(samples, sample_rate=48000).shape
             (1, 256)
         """
-        from voxnest.models.encoding import encode
-
         return encode(self, recordings, dim, sample_rate)
+
+    def ready(self) -> AbstractContextManager[Threads]:
+        """See `voxnest.models.embedder.Embedder`, as the methods below."""
+        return ready(self)
+
+    def embed(self, waveform: np.ndarray) -> np.ndarray:
+        """See `Embedder`; unlike `forward`, without gradient."""
+        with torch.inference_mode():  # of this thread: PyTorch has one such mode per thread
+            return self(waveform).float().cpu().numpy()
+
+    def embed_windows(self, waveform: np.ndarray, window: float) -> np.ndarray:
+        """See `Embedder` and `window_embeddings`."""
+        with torch.inference_mode():
+            placed = as_waveform(waveform, next(self.parameters()).device)
+            return window_embeddings(self, placed, window).cpu().numpy()
+
+    def digest(self) -> str:
+        """See `Embedder`."""
+        return weights_digest(self)

@@ -1,41 +1,41 @@
-"""Embed recordings one by one: files or samples, of any rate, length and number of channels."""
+"""Embed recordings one by one: files or samples, of any rate, length and number of channels.
+
+This file needs no torch.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import soxr
-import torch
 
 from voxnest.audio import audio_info, read_audio
 from voxnest.errors import AudioError, CheckpointError
-from voxnest.models.encoder import as_waveform
 
 if TYPE_CHECKING:
-    from voxnest.models.encoder import Recordings, SpeakerEncoder, Waveform
+    from voxnest.models.embedder import Embedder
+    from voxnest.models.encoder import Recordings, Waveform
 
-_WINDOWS_AT_ONCE = 16
 MAX_DURATION = 60.0
 """The longest part given to the network at once, in seconds: its memory grows with the length."""
 
 
 def encode(
-    encoder: SpeakerEncoder, recordings: Recordings, dim: int | None = None, sample_rate: int | None = None
+    encoder: Embedder, recordings: Recordings, dim: int | None = None, sample_rate: int | None = None
 ) -> np.ndarray:
     """See `SpeakerEncoder.encode`."""
     if dim is not None:
-        encoder.head.check_dim(dim)
+        encoder.check_dim(dim)
     if sample_rate is not None and sample_rate <= 0:
         raise AudioError("sample_rate", str(sample_rate), "a positive number of samples per second")
     several = isinstance(recordings, (list, tuple))
     listed: Any = recordings if several else [recordings]
     embeddings = np.zeros((len(listed), encoder.embedding_dim), np.float32)
-    with eval_mode(encoder):
+    with encoder.ready():
         for index, recording in enumerate(listed):
             if isinstance(recording, (str, Path)):
                 name, waveforms = str(recording), _read(recording, encoder)
@@ -68,47 +68,17 @@ def mean_embedding(embeddings: np.ndarray) -> np.ndarray:
     return (mean * norms.mean()).astype(np.float32)
 
 
-def window_embeddings(encoder: SpeakerEncoder, waveform: torch.Tensor, window: float) -> torch.Tensor:
-    """Embeddings of windows that slide over a recording by half their length, `[windows, embedding_dim]` float32.
-
-    The windows are cut from the features of the whole recording, and what is left at its end is shorter than half a
-    window; a recording shorter than a window is repeated.
-
-    Args:
-        encoder: in eval mode.
-        waveform: `[1, samples]`, on its device.
-        window: in seconds.
-
-    Raises:
-        AudioError: a window is shorter than the encoder needs.
-
-    Source: the tests of AutoSpeech (arXiv 2005.03215), which stretches recordings that are too short.
-    """
-    frontend: Any = encoder.frontend
-    samples = round(window * encoder.sample_rate)
-    if samples < encoder.min_samples:
-        least = encoder.min_samples / encoder.sample_rate
-        raise AudioError("window", f"{window:g} s", f"{least:g} s or more, which {encoder.name} needs")
-    if waveform.shape[1] < samples:
-        waveform = waveform.repeat(1, -(-samples // waveform.shape[1]))[:, :samples]
-    raw = frontend.raw_features(waveform)
-    frames = min(max(round(samples / frontend.hop_length), frontend.min_frames), raw.shape[2])
-    windows = raw[0].unfold(1, frames, max(1, frames // 2)).transpose(0, 1)
-    blocks: list[Any] = [encoder.embed_features(frontend.finish(part)) for part in windows.split(_WINDOWS_AT_ONCE)]
-    return torch.cat(blocks).float()
-
-
-def _read(path: str | Path, encoder: SpeakerEncoder) -> Iterator[np.ndarray]:
+def _read(path: str | Path, encoder: Embedder) -> Iterator[np.ndarray]:
     rate = encoder.sample_rate
     shortest = encoder.min_samples / rate
     for offset, duration in parts(audio_info(path).duration):
         yield read_audio(path, sample_rate=rate, offset=offset, duration=duration, min_duration=shortest).samples
 
 
-def _at_rate(samples: Waveform, name: str, sample_rate: int | None, encoder: SpeakerEncoder) -> np.ndarray:
+def _at_rate(samples: Waveform, name: str, sample_rate: int | None, encoder: Embedder) -> np.ndarray:
     """Check samples; mono float32 at the rate of the encoder: `[samples]`."""
     try:
-        waveform = as_waveform(samples).detach().float().cpu().numpy()
+        waveform = _as_array(samples)
     except AudioError as error:
         raise AudioError(name, error.found, error.expected) from None
     if waveform.ndim == 2 and waveform.shape[1] <= waveform.shape[0]:
@@ -126,29 +96,37 @@ def _at_rate(samples: Waveform, name: str, sample_rate: int | None, encoder: Spe
     return waveform
 
 
-def _cut(waveform: np.ndarray, encoder: SpeakerEncoder) -> Iterator[np.ndarray]:
+def _cut(waveform: np.ndarray, encoder: Embedder) -> Iterator[np.ndarray]:
     count = math.ceil(len(waveform) / (MAX_DURATION * encoder.sample_rate))
     yield from np.array_split(waveform, count)
 
 
-def _embed(encoder: SpeakerEncoder, waveforms: Iterator[np.ndarray], name: str) -> np.ndarray:
-    device = next(encoder.parameters()).device
-    with torch.inference_mode():
-        embedded = [encoder(torch.from_numpy(part)[None].to(device))[0].float().cpu().numpy() for part in waveforms]
-    embedding = mean_embedding(np.stack(embedded))
+def _as_array(samples: Waveform) -> np.ndarray:
+    if not isinstance(samples, np.ndarray):
+        from voxnest.models.encoder import as_waveform
+
+        return as_waveform(samples).detach().float().cpu().numpy()
+    check_numbers(samples)
+    scale = 1.0 if samples.dtype.kind == "f" else -float(np.iinfo(samples.dtype).min)
+    return samples.astype(np.float32) / np.float32(scale)
+
+
+def check_numbers(samples: np.ndarray) -> None:
+    """Raise what is wrong with the kind of an array's numbers.
+
+    Raises:
+        AudioError: neither floating point nor whole numbers of 16 or 32 bits.
+    """
+    if samples.dtype.name not in ("float16", "float32", "float64", "int16", "int32"):
+        raise AudioError("waveform", f"an array of {samples.dtype}", NUMBERS)
+
+
+NUMBERS = "floating point, or whole numbers of 16 or 32 bits"
+
+
+def _embed(encoder: Embedder, waveforms: Iterator[np.ndarray], name: str) -> np.ndarray:
+    embedding = mean_embedding(np.stack([encoder.embed(part[None])[0] for part in waveforms]))
     if not np.isfinite(embedding).all():
         found = f"the embedding of {name} is NaN or infinite"
         raise CheckpointError(encoder.name, found, "a model whose training did not diverge")
     return embedding
-
-
-@contextmanager
-def eval_mode(encoder: SpeakerEncoder) -> Iterator[None]:
-    """Put every module in eval mode, then back as each was: a frozen part may have been in eval mode all along."""
-    training = [module for module in encoder.modules() if module.training]
-    encoder.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True

@@ -18,7 +18,7 @@ from voxnest.losses import AAMSoftmax, LinearSoftmax, SubCenterAAMSoftmax
 from voxnest.matryoshka import MatryoshkaLoss, with_dims
 from voxnest.matryoshka.loss import bearable_margin
 from voxnest.models.classifier import SpeakerClassifier
-from voxnest.models.encoding import eval_mode
+from voxnest.models.embedding import eval_mode
 from voxnest.training.interruption import StoppedAtOnce, StopSignals
 from voxnest.training.optimizers import MuonAdamW
 from voxnest.zoo.registry import create_encoder

@@ -9,8 +9,8 @@ import torch
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
+from voxnest.models.embedding import eval_mode
 from voxnest.models.encoder import SpeakerEncoder
-from voxnest.models.encoding import eval_mode
 from voxnest.zoo.registry import CARDS, create_encoder
 
 KEPT = Path(__file__).parent / "counts.json"
