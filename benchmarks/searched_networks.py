@@ -2,8 +2,9 @@
 
     voxnest search configs/autospeech/small.yaml
     python benchmarks/searched_networks.py runs/autospeech-small-search --minutes 30
+    python benchmarks/searched_networks.py runs/front/genotype-?.txt --others 0 --steps 1500 --dims 64 256
 
-Trained are the genotype of the search, three that were drawn at random from the same space, and the ResNets of the
+Trained are the genotypes of searches, three that were drawn at random from the same space, and the ResNets of the
 AutoSpeech paper, by configs/autospeech/small_train.yaml. All trainings run at the same time, in processes of one
 thread, so that each gets the same share of the processors; what they took of them is in the table. Nothing is chosen on
 a test: the weights are the last ones. Top-1 is of recordings of known speakers that were held out (Wilson's 95%
@@ -15,7 +16,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ from rich.table import Table
 
 from voxnest.corpora.manifest import read_manifest
 from voxnest.evaluation import evaluate, identify
+from voxnest.evaluation.identification import Accuracy
+from voxnest.evaluation.report import DimensionResult
 from voxnest.hub.checkpoint import load_classifier, load_encoder
 from voxnest.models.genotype import Genotype
 from voxnest.nas.derivation import derive
@@ -67,40 +70,51 @@ def random_genotypes(space: str, count: int, seed: int) -> list[Genotype]:
 def main() -> None:
     """Train, evaluate, and print a row for each network."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("search", type=Path, help="the folder of a finished search")
-    parser.add_argument("--minutes", type=float, default=30, help="of each training, all together")
-    parser.add_argument("--random", type=int, default=3, help="how many random genotypes")
+    parser.add_argument("searches", type=Path, nargs="+", help="folders of finished searches, or files of genotypes")
+    limits = parser.add_mutually_exclusive_group()
+    limits.add_argument("--minutes", type=float, default=30, help="of each training, all together")
+    limits.add_argument("--steps", type=int, help="of each training, instead")
+    parser.add_argument("--dims", type=int, nargs="+", default=[256], help="sizes of the embedding")
+    parser.add_argument("--others", type=int, default=3, help="how many random genotypes; 0: no ResNets either")
     parser.add_argument("--space", default="s2", choices=SPACES, help="of the random genotypes")
     parser.add_argument("--output", type=Path, default=Path("runs/searched-networks"))
     arguments = parser.parse_args()
 
-    base = load_config(CONFIG).model
-    genotypes = {"searched": read_genotype(arguments.search)}
-    for number, genotype in enumerate(random_genotypes(arguments.space, arguments.random, seed=0), 1):
+    base, dims = load_config(CONFIG).model, arguments.dims
+    genotypes = {_label(search): read_genotype(search) for search in arguments.searches}
+    for number, genotype in enumerate(random_genotypes(arguments.space, arguments.others, seed=0), 1):
         genotypes[f"random {number}"] = genotype
     models: dict[str, Mapping[str, Any]] = {
-        name: {"name": base.name, "overrides": {**base.overrides, "genotype": str(genotype)}}
+        name: {"name": base.name, "dims": dims, "overrides": {**base.overrides, "genotype": str(genotype)}}
         for name, genotype in genotypes.items()
     }
     shared = {key: base.overrides[key] for key in ("level", "bins", "frontend_options")}
-    for name in ("autospeech-resnet18", "autospeech-resnet34"):
-        models[name] = {"name": name, "overrides": shared}
+    for name in ("autospeech-resnet18", "autospeech-resnet34") if arguments.others else ():
+        models[name] = {"name": name, "dims": dims, "overrides": shared}
 
     arguments.output.mkdir(parents=True, exist_ok=True)
-    runs = [_start(name, model, arguments.output, arguments.minutes) for name, model in models.items()]
+    limit = [f"trainer.max_minutes={arguments.minutes}"]
+    if arguments.steps:
+        limit = ["trainer.max_minutes=null", f"trainer.max_steps={arguments.steps}"]
+    runs = [_start(name, model, arguments.output, limit) for name, model in models.items()]
     for run in runs:
         run.wait()
-    table = Table(title=f"{arguments.minutes:g} minutes together", title_justify="left")
-    for column in ("network", "M params", "GMACs", "CPU min", "crops", "Top-1 %", "95%", "EER %", "95%"):
+    table = Table(title=f"{arguments.minutes:g} minutes together" if not arguments.steps else None)
+    rates = [heading for dim in dims for heading in (f"{dim}: Top-1 %", "95%", f"{dim}: EER %", "95%")]
+    for column in ("network", "M params", "GMACs", "CPU min", "crops", *rates):
         table.add_column(column, justify="left" if column == "network" else "right")
     for run in runs:
         table.add_row(run.name, *_measure(run))
-    Console(width=120).print(table)
+    Console(width=80 + 40 * len(dims)).print(table)
 
 
-def _start(name: str, model: Mapping[str, Any], output: Path, minutes: float) -> Run:
+def _label(search: Path) -> str:
+    return f"{search.parent.name}-{search.stem}" if search.suffix else search.name
+
+
+def _start(name: str, model: Mapping[str, Any], output: Path, limit: Sequence[str]) -> Run:
     folder = output / name.replace(" ", "-")
-    settings = [f"model={json.dumps(model)}", f"output={folder}", f"trainer.max_minutes={minutes}"]
+    settings = [f"model={json.dumps(model)}", f"output={folder}", *limit]
     command = [sys.executable, "-m", "voxnest", "train", CONFIG, *settings]
     with Path(f"{folder}.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, **MACHINE})
@@ -111,15 +125,21 @@ def _measure(run: Run) -> list[str]:
     encoder, config = load_encoder(run.folder / "last.safetensors"), load_config(run.folder / "config.yaml")
     _, held_out = split_recordings(read_manifest(run.folder / "manifest"), config)
     classifier = load_classifier(run.folder / "last.safetensors")
-    named = identify(encoder, classifier, held_out, window=None).top1[encoder.embedding_dim]
-    told = evaluate(encoder, TRIALS, interval=True).dims[encoder.embedding_dim]
-    assert told.eer_interval is not None
+    named = identify(encoder, classifier, held_out, window=None).top1
+    told = evaluate(encoder, TRIALS, interval=True).dims
     step = json.loads((run.folder / "result.json").read_text(encoding="utf-8"))["step"]
     return [
         f"{count_parameters(encoder) / 1e6:.2f}",
         f"{count_macs(encoder, seconds=2.0) / 1e9:.3f}",
         f"{run.cpu_minutes:.1f}",
         f"{step * config.crops.batch_size:,}",
+        *(text for dim in encoder.dims for text in _rates(named[dim], told[dim])),
+    ]
+
+
+def _rates(named: Accuracy, told: DimensionResult) -> list[str]:
+    assert told.eer_interval is not None
+    return [
         f"{100 * named.value:.1f}",
         "{:.1f}-{:.1f}".format(*(100 * limit for limit in named.interval)),
         f"{100 * told.eer:.2f}",
