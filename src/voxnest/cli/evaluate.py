@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from voxnest.evaluation import EvaluationReport, TrialSet
     from voxnest.evaluation.cohorts import Method
     from voxnest.models.encoder import SpeakerEncoder
+    from voxnest.scoring import PLDA
 
 
 LONGEST_WINDOW = 60.0
@@ -101,6 +103,10 @@ def evaluate(
     cohort_speakers: Annotated[
         bool, typer.Option("--cohort-speakers", help="Take the mean of each speaker of the cohort.")
     ] = False,
+    plda: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Measure the scores of what voxnest plda wrote for the model too."),
+    ] = None,
     cache: Cache = True,
     interval: Annotated[bool, typer.Option("--interval", help="Add a 95% confidence interval over speakers.")] = False,
     json: Json = None,
@@ -134,6 +140,7 @@ def evaluate(
         find_protocol,
         find_protocol_trials,
         find_trials,
+        load_plda,
         plot_det,
         save_report,
     )
@@ -160,6 +167,7 @@ def evaluate(
         raise ConfigError("--window", f"{window:g} s", f"0 to {LONGEST_WINDOW:g}")
     if task == Task.IDENTIFICATION:
         others: dict[str, object] = {"trials": trials, "protocol": protocol, "scores": scores, "cohort": cohort}
+        others["plda"] = plda
         others |= {"plot": plot, "report": report, "interval": interval, "root": root}
         if given := [f"--{name}" for name, value in others.items() if value]:
             raise ConfigError("--task identification", ", ".join(given), "--utterances, --dim, --window, --json")
@@ -176,8 +184,8 @@ def evaluate(
     if not (trials or scores or protocol):
         expected = "--trials LIST, --protocol NAME, or --scores FILE with labels"
         raise ConfigError("--task verification", "nothing to evaluate on", expected)
-    if scores and (protocol or cohort or allow_missing):
-        raise ConfigError("--scores", "given with --protocol, --cohort or --allow-missing", "a model for these")
+    if scores and (protocol or cohort or plda or allow_missing):
+        raise ConfigError("--scores", "given with --protocol, --cohort, --plda or --allow-missing", "a model for these")
     if protocol and root is None:
         raise ConfigError(f"--protocol {protocol}", "no --root", "the folder of the corpus")
     if enrollment and not protocol:
@@ -210,7 +218,10 @@ def evaluate(
         methods: Any = tuple(each.value for each in norm or [Norm.AS])
         cohorts = _Cohorts(cohort, methods, top_n, cohort_speakers) if cohort else None
         describe = report is not None
-        reports, cards = _run(encoders, listed, dim, interval, window or None, cohorts, describe=describe, keep=cache)
+        pldas = {name: load_plda(plda, encoder) for name, encoder in encoders.items()} if plda else {}
+        reports, cards = _run(
+            encoders, listed, dim, interval, window or None, cohorts, pldas, describe=describe, keep=cache
+        )
 
     console = Console(stderr=bool(piped), markup=False, highlight=False)
     for name, found in reports.items():
@@ -256,6 +267,7 @@ def _run(
     interval: bool,
     window: float | None,
     cohorts: _Cohorts | None,
+    pldas: Mapping[str, PLDA],
     *,
     describe: bool,
     keep: bool,
@@ -292,6 +304,7 @@ def _run(
                 interval=interval,
                 window=window,
                 cohort=cohort,
+                plda=pldas.get(name),
                 cache=cache,
             )
         reports[name] = replace(found, model=name)

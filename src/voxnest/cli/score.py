@@ -33,6 +33,9 @@ def score(
             help="plain: 'enrollment test score [label]'; kaldi: no label; voxceleb: 'label enrollment test score'."
         ),
     ] = "plain",
+    plda: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Score by what voxnest plda wrote, rather than by the cosine.")
+    ] = None,
 ) -> None:
     """Write the cosine score of every line of a trial list, a line each; lists of any length are streamed."""
     from rich.console import Console
@@ -40,7 +43,7 @@ def score(
     from voxnest.evaluation import score_list
     from voxnest.files import is_stream
 
-    count = score_list(embeddings, trials, output, root=root, dim=dim, order=order)
+    count = score_list(embeddings, trials, output, root=root, dim=dim, order=order, plda=plda)
     Console(stderr=is_stream(output), soft_wrap=True, highlight=False, markup=False).print(
         f"{output}: {count:,} scores"
     )

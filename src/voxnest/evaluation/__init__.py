@@ -21,6 +21,7 @@ from voxnest.evaluation.metrics import (
     error_rates_at,
 )
 from voxnest.evaluation.page import describe_encoder, save_report
+from voxnest.evaluation.plda_models import load_plda, save_plda, train_plda
 from voxnest.evaluation.protocols import find_protocol, find_protocol_trials
 from voxnest.evaluation.report import (
     CalibrationResult,
@@ -68,6 +69,7 @@ __all__ = [
     "find_trials",
     "identify",
     "load_cohort",
+    "load_plda",
     "make_trials",
     "metric_difference",
     "metric_interval",
@@ -78,11 +80,13 @@ __all__ = [
     "read_scores",
     "read_trials",
     "s_norm",
+    "save_plda",
     "save_report",
     "score_list",
     "score_trials",
     "t_norm",
     "top_k_accuracy",
+    "train_plda",
     "write_scores",
     "write_trials",
     "z_norm",

@@ -37,6 +37,7 @@ from voxnest.evaluation.report import (
 from voxnest.evaluation.trial_sets import EmbeddedTrials, TrialSet, check_labels, embed_trials, find_trials
 from voxnest.inference import DEFAULT_THRESHOLD, Progress
 from voxnest.inference.cache import EmbeddingCache
+from voxnest.scoring import PLDA
 from voxnest.scoring.calibration import SCORE
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ def evaluate(
     interval: bool = False,
     window: float | None = None,
     cohort: Cohort | None = None,
+    plda: PLDA | None = None,
     cache: EmbeddingCache | None = None,
 ) -> EvaluationReport:
     """Measure how well an encoder tells speakers apart, at each prefix size.
@@ -70,6 +72,7 @@ def evaluate(
             that target trials link are taken to be of one speaker.
         window: embed windows of so many seconds and take their mean, rather than whole recordings; see `embed_files`.
         cohort: measure scores that are normalised by these speakers too.
+        plda: measure its scores of the full embeddings too.
         cache: of this encoder's embeddings (with the same window); those that it knows are not computed again.
 
     Returns:
@@ -97,6 +100,10 @@ def evaluate(
     seconds = time.perf_counter() - start
     scores = embedded.score(sizes)
     llrs = calibrated(encoder, embedded, scores)
+    others: dict[str, Scores] = dict(cohort.scores(embedded, scores, sizes)) if cohort else {}
+    if plda is not None:
+        size = encoder.embedding_dim
+        others["PLDA"] = {size: plda.score(embedded.matrix(size), found.pairs)}
     report = _report(
         model=encoder.name,
         source=found.source,
@@ -107,7 +114,7 @@ def evaluate(
         warnings=list(found.warnings),
         seconds=(sum(embedded.embeddings.seconds.values()), seconds),
         llrs=llrs,
-        normalised=cohort.scores(embedded, scores, sizes) if cohort else {},
+        others=others,
     )
     return replace(report, recordings=len(embedded.embeddings), cached=embedded.cached)
 
@@ -204,7 +211,7 @@ def _report(
     warnings: list[str],
     seconds: tuple[float, float],
     llrs: dict[int, NDArray[np.floating]] | None = None,
-    normalised: Mapping[str, Scores] | None = None,
+    others: Mapping[str, Scores] | None = None,
 ) -> EvaluationReport:
     """Measure the scores of each size; `verify` gives the errors that it would make there."""
     labels, llrs = pairs.labels, llrs or {}
@@ -219,9 +226,11 @@ def _report(
     for dim, values in scores.items():
         eer, threshold, costs, limits = measure(values)
         point = verify(dim) if verify is not None else None
-        others = {name: NormalisedResult(*measure(found[dim])) for name, found in (normalised or {}).items()}
+        measured = {
+            name: NormalisedResult(*measure(found[dim])) for name, found in (others or {}).items() if dim in found
+        }
         meaning = _calibration(llrs[dim], labels) if dim in llrs else None
-        results[dim] = DimensionResult(eer, threshold, costs, point, limits, others, meaning)
+        results[dim] = DimensionResult(eer, threshold, costs, point, limits, measured, meaning)
     return EvaluationReport(
         model=model,
         trials=source,

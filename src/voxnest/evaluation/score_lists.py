@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from voxnest.corpora.score_files import Order, write_scores
 from voxnest.corpora.trials import IndexedTrials, shorten, stream_trials
 from voxnest.errors import ConfigError, TrialError
+from voxnest.evaluation.plda_models import load_plda
 from voxnest.files import check_output, writing
 from voxnest.inference.archive import read_embeddings
 from voxnest.scoring import score_indexed
@@ -29,8 +30,9 @@ def score_list(
     root: str | Path | None = None,
     dim: int | None = None,
     order: Order = "plain",
+    plda: str | Path | None = None,
 ) -> int:
-    """Write the cosine score of every line of a trial list, which is read and written as a stream.
+    """Write the score of every line of a trial list, which is read and written as a stream.
 
     Memory: the embeddings, and a block of `LINES` lines however long the list is.
 
@@ -41,6 +43,7 @@ def score_list(
         root: the folder that the list's names are relative to, if the embeddings' names begin with it.
         dim: compare the first `dim` numbers only; all if None.
         order: of what is on a line; see `Order`.
+        plda: a file of `save_plda`, whose log-likelihood ratios are written instead of cosines.
 
     Returns:
         The number of trials.
@@ -57,6 +60,9 @@ def score_list(
     size = matrix.shape[1] if dim is None else dim
     if not 1 <= size <= matrix.shape[1]:
         raise ConfigError("--dim", str(dim), f"1 to {matrix.shape[1]}, the size of these embeddings")
+    if plda is not None and dim is not None:
+        raise ConfigError("--plda", "given with --dim", "one of them: PLDA is of whole embeddings")
+    model = None if plda is None else load_plda(plda, size=size)
     rows = {name: row for row, name in enumerate(names)}
     if root is not None:  # a name may be given with or without the folder
         inside = {name: row for name, row in rows.items() if Path(name).is_relative_to(root)}
@@ -68,7 +74,7 @@ def score_list(
             numbers, labels, *sides = zip(*block, strict=True)
             first, second = (_find(rows, side, numbers, trials, names) for side in sides)
             indexed = IndexedTrials(names, first, second, np.zeros(len(block), dtype=bool))
-            scores = score_indexed(matrix, indexed, (size,))[size]
+            scores = model.score(matrix, indexed) if model else score_indexed(matrix, indexed, (size,))[size]
             yield from zip(*sides, scores.tolist(), labels, strict=True)
 
     with writing(output):

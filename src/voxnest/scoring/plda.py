@@ -134,10 +134,14 @@ def _sums(rows: Floats, index: np.ndarray, counts: np.ndarray) -> Floats:
 def _projection(rows: Floats, index: np.ndarray, counts: np.ndarray, lda: bool) -> Floats:
     """Directions [size, dim], best first: they whiten all of the data, or (LDA) what is within speakers."""
     means = _sums(rows, index, counts) / counts[:, None]
-    spread = rows - means[index] if lda else rows
-    whitening = _whitening(spread.T @ spread / len(rows))
     if not lda:
-        return whitening
+        return _whitening(rows.T @ rows / len(rows))
+    spread, size = rows - means[index], rows.shape[1]
+    within = spread.T @ spread
+    # As if there had been `size` more recordings, alike in all directions: in those in which a small corpus does not
+    # vary at all, LDA would see nothing, or nothing else.
+    within += np.trace(within) / max(len(rows) - len(counts), 1) * np.eye(size)
+    whitening = _whitening(within / (len(rows) + size))
     between = means.T @ (means * counts[:, None]) / len(rows)
     _, turn = np.linalg.eigh(whitening.T @ between @ whitening)
     return (whitening @ turn)[:, ::-1][:, : len(counts) - 1]
