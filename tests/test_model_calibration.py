@@ -1,6 +1,7 @@
 """The calibration that a model carries: fitted, kept in its file, used by verify and evaluate."""
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,20 @@ def test_it_is_the_regression_on_scores_and_measures(speech):
     assert costs[0] < 1.1 * compute_min_cllr(scores, trials.labels)
 
 
+def test_a_measure_beyond_what_was_seen_counts_as_the_nearest_seen(speech):
+    matrix, seconds, trials = speech
+    scores = score_indexed(matrix, trials, (32,))[32]
+    found = Calibration.fit(scores, trials, matrix, seconds, ["duration"])
+    low, high = (math.exp(end) for end in found.ranges["duration_low"])
+    assert 1 <= low < 2
+    assert 13 < high <= 16
+    for beyond, nearest in ((3600.0, high), (0.01, low)):
+        far, near = (found.llrs(scores, trials, matrix, np.full(len(matrix), value)) for value in (beyond, nearest))
+        np.testing.assert_allclose(far, near, atol=0.5)  # the other of the two durations has a range of its own
+    hour, day = (found.llrs(scores, trials, matrix, np.full(len(matrix), value)) for value in (3600.0, 86400.0))
+    np.testing.assert_array_equal(hour, day)
+
+
 def test_a_wanted_false_accept_rate_is_kept_to_whatever_it_is(speech):
     matrix, seconds, trials = speech
     scores = score_indexed(matrix, trials, (32,))[32]
@@ -76,6 +91,8 @@ def test_what_is_no_calibration_is_refused(speech):
         {"highest": [[1, float("nan")]]},
         {"highest": [[1, 1.0], [1, 0.5]]},
         {"highest": 3},
+        {"ranges": {}},
+        {"ranges": {"cohort_low": [0.1], "cohort_high": [0.1, 0.2]}},
         {"centre": [1.0]},
         {"centre": None},
         {"llr": {}},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ MEASURES = ("duration", "norm", "cohort")
 """Quality measures of a recording: logarithm of its seconds, length of its embedding, mean cosine to a cohort."""
 RANK_STEP = 1.02  # ratio of the ranks that are kept: a threshold accepts at most 2% fewer than it might
 DECIMALS = 4  # of the log-likelihood ratios that are kept
+SEEN = (0.01, 0.99)  # quantiles of a measure over the trials of a fit, beyond which nothing is known of its worth
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,14 @@ class Calibration:
         highest: (rank, log-likelihood ratio) of non-target trials that it was fitted on, from the highest, which has
             rank one; of many trials not every rank.
         centre: [dim], mean of the cohort's embeddings scaled to length one, if the cohort is a measure.
+        ranges: (least, largest) value of each measure that it was fitted on, without the outermost: a measure beyond
+            counts as the nearest of these. Fitted on words of a second, a weight of durations says nothing of minutes.
     """
 
     llr: LinearLLR
     highest: tuple[tuple[int, float], ...]
     centre: tuple[float, ...] | None = None
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     @classmethod
     def fit(
@@ -78,10 +82,13 @@ class Calibration:
                 raise ConfigError("measures", "cohort, without one", "the embeddings of a cohort")
             centre = tuple(unit_rows(cohort).mean(axis=0, dtype=np.float64).tolist())
         inputs = _measure(measures, matrix, seconds, trials, centre)
+        quantiles = {name: np.quantile(values, SEEN).tolist() for name, values in inputs.items()}
+        ranges = {name: (low, high) for name, (low, high) in quantiles.items()}
+        inputs = _clipped(inputs, ranges)
         llr = fit_calibration(scores, trials.labels, inputs)
         ordered = np.sort(llr({SCORE: scores, **inputs})[~trials.labels])[::-1]
         kept = [(rank, _upwards(ordered[rank - 1])) for rank in _ranks(len(ordered))]
-        return cls(llr, tuple(kept), centre)
+        return cls(llr, tuple(kept), centre, ranges)
 
     @property
     def measures(self) -> tuple[str, ...]:
@@ -90,7 +97,8 @@ class Calibration:
 
     def llrs(self, scores: ArrayLike, trials: IndexedTrials, matrix: Array, seconds: ArrayLike) -> Floats:
         """Compute log-likelihood ratios [trials] (natural); arguments as of `fit`."""
-        return self.llr({SCORE: scores, **_measure(self.measures, matrix, seconds, trials, self.centre)})
+        inputs = _measure(self.measures, matrix, seconds, trials, self.centre)
+        return self.llr({SCORE: scores, **_clipped(inputs, self.ranges)})
 
     def false_accepts(self, rate: float) -> FalseAcceptThreshold | TooFewTrials:
         """Find the least log-likelihood ratio for a wanted rate of false accepts (see `false_accept_threshold`).
@@ -115,21 +123,25 @@ class Calibration:
         Raises:
             CheckpointError: anything else.
         """
-        if not isinstance(values, Mapping) or set(values) != {"llr", "highest", "centre"}:
-            raise CheckpointError("calibration", f"{values!r:.80}", "llr, highest and centre")
+        if not isinstance(values, Mapping) or set(values) != {"llr", "highest", "centre", "ranges"}:
+            raise CheckpointError("calibration", f"{values!r:.80}", "llr, highest, centre and ranges")
         llr = LinearLLR.from_dict(values["llr"])
         try:
             highest = tuple((int(rank), float(value)) for rank, value in values["highest"])
             centre = None if values["centre"] is None else tuple(map(float, values["centre"]))
-        except (OverflowError, TypeError, ValueError) as error:
+            ranges = {str(name): (float(low), float(high)) for name, (low, high) in values["ranges"].items()}
+        except (AttributeError, OverflowError, TypeError, ValueError) as error:
             raise CheckpointError("calibration", f"{error}", "pairs of rank and number, and numbers") from error
-        found = cls(llr, highest, centre)
-        known = {SCORE, *(f"{name}_{side}" for name in found.measures for side in ("low", "high"))}
+        found = cls(llr, highest, centre, ranges)
+        inputs = {f"{name}_{side}" for name in found.measures for side in ("low", "high")}
         ranks = [rank for rank, _ in highest]
-        numbers = [value for _, value in highest] + list(centre or ())
+        numbers = (
+            [value for _, value in highest] + list(centre or ()) + [end for ends in ranges.values() for end in ends]
+        )
         ascending = ranks[:1] == [1] and all(a < b for a, b in itertools.pairwise(ranks))
         fits = len(centre or ()) == (dim if "cohort" in found.measures else 0)
-        if set(llr.weights) != known or not ascending or not np.isfinite(numbers).all() or not fits:
+        fits &= set(llr.weights) == {SCORE, *inputs} and set(ranges) == inputs
+        if not ascending or not np.isfinite(numbers).all() or not fits:
             found_text = f"inputs {', '.join(llr.weights)}, {len(ranks)} ranks, a centre of {len(centre or ())} numbers"
             raise CheckpointError("calibration", found_text, f"finite numbers that fit embeddings of {dim} numbers")
         return found
@@ -149,6 +161,10 @@ def _measure(
             values = unit_rows(np.asarray(matrix, dtype=np.float64)) @ np.asarray(centre)
         found |= pair_measures(kind, values, trials)
     return found
+
+
+def _clipped(inputs: Mapping[str, Floats], ranges: Mapping[str, tuple[float, float]]) -> dict[str, Floats]:
+    return {name: np.clip(values, *ranges[name]) for name, values in inputs.items()}
 
 
 def _ranks(count: int) -> list[int]:
