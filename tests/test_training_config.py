@@ -10,6 +10,7 @@ from voxnest.crops.augmentation import Augmentation
 from voxnest.errors import ConfigError
 from voxnest.training import config as settings
 from voxnest.training.config import Crops, TrainingConfig
+from voxnest.training.precision import find_precision
 from voxnest.training.schedules import Clock, Limits, duration_at, lr_factor, margin_at
 from voxnest.training.settings import dump_config, first_difference, known_keys, load_config
 
@@ -60,6 +61,14 @@ def test_the_output_is_named_after_the_file_unless_given(write):
     path = write("data: {train: corpus}")
     assert load_config(path).output == Path("runs/run")
     assert load_config(path, ["output=elsewhere"]).output == Path("elsewhere")
+
+
+def test_automatic_precision_is_what_the_device_computes_in(monkeypatch):
+    for able, precision in ((True, "bf16-mixed"), (False, "32")):
+        monkeypatch.setattr("voxnest.training.precision.computes_bfloat16", lambda able=able: able)
+        assert find_precision("auto", "cpu") == precision
+        assert find_precision("16-mixed", "cpu") == "16-mixed"
+    assert find_precision("auto", "mps") == "32"
 
 
 def test_overrides_are_yaml_values_at_dotted_keys(write):

@@ -19,7 +19,7 @@ crops: {{duration: 1.5, batch_size: 32}}
 augmentation: {{noise_probability: 0.3, reverberation_probability: 0.2}}
 model: {{name: redimnet-tiny, dims: [16, 32, 64]}}
 optimizer: {{lr: 0.004}}
-trainer: {{max_minutes: {minutes}, precision: bf16-mixed, accelerator: cpu, devices: 1, log_every_steps: 50}}
+trainer: {{max_minutes: {minutes}, precision: auto, accelerator: cpu, devices: 1, log_every_steps: 50}}
 """
 
 

@@ -145,7 +145,7 @@ class SearchTrainer(Section):
     max_epochs: Count = 50
     max_minutes: Minutes | None = None
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
-    precision: Annotated[Literal["32", "bf16-mixed"], BeforeValidator(str)] = "32"
+    precision: Annotated[Literal["auto", "32", "bf16-mixed"], BeforeValidator(str)] = "32"
     log_every_steps: Count = 10
     save_every_minutes: Minutes = 10.0
 

@@ -54,6 +54,6 @@ class SearchDisplay(Display):
             "corpus": f"{len(data.crops.speakers):,} speakers · {data.utterances:,} utterances · {data.hours:.1f} h",
             "search": f"{options.max_epochs} epochs{minutes} · {config.crops.batch_size} crops of "
             f"{config.crops.duration:g} s a step · cost {prices}",
-            "device": f"{module.device.type.upper()} · precision {options.precision}",
+            "device": f"{module.device.type.upper()} · precision {trainer.precision.removesuffix('-true')}",
             "run folder": str(config.output),
         }

@@ -27,6 +27,7 @@ from voxnest.training.folder import RunFolder, write_json, writing
 from voxnest.training.interruption import TrainingInterruptedError
 from voxnest.training.lock import locked
 from voxnest.training.metrics import Events, MetricsFile
+from voxnest.training.precision import find_precision
 from voxnest.training.run import quiet
 
 
@@ -191,7 +192,7 @@ def _make_trainer(config: SearchConfig, callbacks: list[L.Callback], logger: lis
         return L.Trainer(
             accelerator=options.accelerator,
             devices=1,
-            precision=options.precision,
+            precision=find_precision(options.precision, options.accelerator),  # type: ignore[arg-type]
             plugins=[AtomicCheckpointIO()],
             callbacks=callbacks,
             logger=logger,

@@ -258,8 +258,9 @@ class Trainer(Section):
     """How many processes on each node; "auto": one on a CPU, one per GPU."""
     num_nodes: Annotated[int, Field(ge=1, le=10**5)] = 1
     strategy: str = "auto"
-    precision: Annotated[Literal["32", "bf16-mixed", "16-mixed"], BeforeValidator(str)] = "32"
-    """A loss or gradient that is not finite stops the run; in 16-mixed, gradients that overflow are skipped."""
+    precision: Annotated[Literal["auto", "32", "bf16-mixed", "16-mixed"], BeforeValidator(str)] = "32"
+    """auto: bf16-mixed where the device computes in it, else 32. A loss or gradient that is not finite stops the run;
+    in 16-mixed, gradients that overflow are skipped."""
     accumulate: Annotated[int, Field(ge=1, le=10**6)] = 1
     """Batches per optimizer step."""
     clip: Weight = 5.0

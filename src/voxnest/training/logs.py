@@ -233,7 +233,7 @@ class Display(ProgressBar):
             **({"known": f"{len(data.known):,} recordings"} if data.known else {"trials": f"{len(data.trials):,}"}),
             "training": f"{' or '.join(ends)} · {batch} crops of {config.crops.duration:g} s a step · "
             f"{len(data.loader):,} batches an epoch",
-            "device": f"{module.device.type.upper()}{processes} · precision {config.trainer.precision}",
+            "device": f"{module.device.type.upper()}{processes} · precision {trainer.precision.removesuffix('-true')}",
             "run folder": str(config.output),
         }
         if data.left_out:

@@ -31,6 +31,7 @@ from voxnest.training.lock import locked
 from voxnest.training.logs import Display, MetricsLog
 from voxnest.training.metrics import Events, MetricsFile, metric_names
 from voxnest.training.module import TrainingModule
+from voxnest.training.precision import find_precision
 
 
 def train(
@@ -158,7 +159,7 @@ def _make_trainer(config: TrainingConfig, callbacks: list[L.Callback], logger: l
             devices=options.devices,
             num_nodes=options.num_nodes,
             strategy=strategy,
-            precision=options.precision,
+            precision=find_precision(options.precision, options.accelerator),  # type: ignore[arg-type]
             plugins=[AtomicCheckpointIO()],
             callbacks=callbacks,
             logger=logger,
