@@ -16,9 +16,9 @@ import soundfile
 
 from test_plots import make_report
 from tones import ToneEncoder, make_corpus
-from voxnest.corpora.trials import IndexedTrials
+from voxnest.corpora.trials import IndexedTrials, Trial, index_trials
 from voxnest.errors import VoxnestError
-from voxnest.evaluation import describe_encoder, save_report
+from voxnest.evaluation import TrialSet, describe_encoder, evaluate, save_report
 from voxnest.evaluation.page import Column, Table
 from voxnest.evaluation.page.charts import reliability
 from voxnest.evaluation.page.tables import MISSING
@@ -240,6 +240,17 @@ def test_several_models_are_evaluated_by_one_command(models, corpus, tmp_path, r
     assert "training: step" in page.text
     assert len(json.loads((out / "report.json").read_text())["models"][1]["worst_trials"]) == 16
     assert sorted(path.name for path in out.iterdir()) == ["report.html", "report.json", "report.md"]
+
+
+def test_all_recordings_of_an_enrolled_speaker_are_played(corpus, tmp_path):
+    given = index_trials([Trial(a == b, f"m{a}", f"s{b}/2.wav") for a in range(8) for b in range(8)])
+    names = [name if name.startswith("m") else str(corpus / name) for name in given.names]
+    enrolled = {f"m{n}": tuple(str(corpus / f"s{n}" / f"{k}.wav") for k in (0, 1)) for n in range(8)}
+    report = evaluate(ToneEncoder().eval(), TrialSet(replace(given, names=names), enrolled))
+    save_report({"tones": report}, tmp_path / "out", audio=True)
+    page = Page((tmp_path / "out" / "report.html").read_text())
+    assert "no player" not in page.text
+    assert len(page.all("audio")) == 16 * (2 + 1)
 
 
 def test_one_model_gives_an_object_as_json_and_several_a_list(models, corpus, run):

@@ -116,7 +116,7 @@ def evaluate(
         llrs=llrs,
         others=others,
     )
-    return replace(report, recordings=len(embedded.embeddings), cached=embedded.cached)
+    return replace(report, recordings=len(embedded.embeddings), cached=embedded.cached, models=found.models)
 
 
 def calibrated(

@@ -1,6 +1,7 @@
 """What an evaluation found: error rates per prefix size, and the facts needed to trust and repeat them."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -124,7 +125,8 @@ class EvaluationReport:
         warnings: what makes these figures doubtful, each in one line (see `voxnest.evaluation.checks`).
         labels: [trials] True for target trials.
         scores: prefix size -> [trials] cosine similarities, or what the file has.
-        pairs: the trials, with the paths of recordings as names; None if they are not known.
+        pairs: the trials, with the paths of recordings as names, or those of `models`; None if they are not known.
+        models: name -> paths of the several recordings that a speaker was enrolled by.
         cached: how many recordings were not embedded, for the cache knew them.
         llrs: prefix size -> [trials] calibrated log-likelihood ratios (natural logarithm), where there are any.
     """
@@ -141,6 +143,7 @@ class EvaluationReport:
     labels: NDArray[np.bool_] = field(repr=False, compare=False)
     scores: dict[int, NDArray[np.floating]] = field(repr=False, compare=False)
     pairs: IndexedTrials | None = field(default=None, repr=False, compare=False)
+    models: Mapping[str, tuple[str, ...]] = field(default_factory=dict, repr=False, compare=False)
     llrs: dict[int, NDArray[np.floating]] = field(default_factory=dict, repr=False, compare=False)
     cached: int = 0
 

@@ -103,7 +103,7 @@ def worst(reports: Reports, audio: bool) -> Markup | None:
     for label, report in reports.items():
         found = worst_trials(report, max(report.dims))
         if found:
-            table = worst_table(found, player)
+            table = worst_table(found, player, report.models)
             where = tag("p", table.note, class_="note") if table.note else None
             parts.append(tag("details", tag("summary", label), where, table.to_html(), open=not parts))
     if not parts:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from voxnest.evaluation.report import EvaluationReport
 
 OF_EACH_KIND = 8
+OF_A_MODEL = 3
 CLIP_SECONDS = 6.0
 MOST_CLIPS = 160
 """In one page: about 8 MB."""
@@ -52,13 +53,22 @@ def worst_trials(report: EvaluationReport, dim: int, count: int = OF_EACH_KIND) 
     return found
 
 
-def worst_table(trials: Sequence[WorstTrial], player: Callable[[str], Markup] | None = None) -> Table:
-    """A row for each, with names from where they differ, and players if there is something that makes them."""
-    folder = common_folder([name for trial in trials for name in trial[2:]])
+def worst_table(
+    trials: Sequence[WorstTrial],
+    player: Callable[[str], Markup] | None = None,
+    models: Mapping[str, Sequence[str]] | None = None,
+) -> Table:
+    """A row for each, with names from where they differ, and players if there is something that makes them.
 
-    def recording(path: str) -> str:
-        name = os.path.relpath(path, folder) if folder else path
-        return markup(name, player(path)) if player else name
+    Of a speaker who was enrolled by several recordings (`models`, by name) the first `OF_A_MODEL` are played.
+    """
+    models = models or {}
+    folder = common_folder([name for trial in trials for name in trial[2:] if name not in models])
+
+    def recording(name: str) -> str:
+        heard = models.get(name, (name,))[:OF_A_MODEL]
+        shown = os.path.relpath(name, folder) if folder and name not in models else name
+        return markup(shown, *map(player, heard)) if player else shown
 
     rows = [
         ["target" if trial.label else "non-target", trial.score, recording(trial.enrollment), recording(trial.test)]
