@@ -171,6 +171,7 @@ class ReDimNetMRL(SpeakerEncoder):
         *,
         target_dim: int | None = None,
         return_all_dims: bool = False,
+        exit: int | None = None,
         lengths: Lengths = None,
     ) -> Tensor | dict[int, Tensor]:
         """Embed a batch of waveforms.
@@ -179,6 +180,7 @@ class ReDimNetMRL(SpeakerEncoder):
             waveform: `[B, 1, T]` or `[B, T]` at `sample_rate`; numbers, and `lengths`, as of `SpeakerEncoder`.
             dim: give the first `dim` numbers only; one of `mrl_dims`. The original calls it `target_dim`.
             all_dims: give every prefix, `{dim: [B, dim]}`. The original calls it `return_all_dims`.
+            exit: as of `SpeakerEncoder`; the original has none.
 
         Raises:
             AudioError: if the waveform is of another shape, or too short.
@@ -189,7 +191,7 @@ class ReDimNetMRL(SpeakerEncoder):
                 raise AudioError("waveform", f"shape {list(waveform.shape)}", "[B, 1, T] or [B, T], of one channel")
             waveform = waveform[:, 0]
         size, every = target_dim if dim is None else dim, all_dims or return_all_dims
-        return super().forward(waveform, size, every, lengths=lengths)
+        return super().forward(waveform, size, every, exit=exit, lengths=lengths)
 
     def train(self, mode: bool = True) -> Self:
         """Choose training or evaluation mode; frozen parts stay in evaluation mode."""

@@ -7,6 +7,7 @@ What it changes is what a prefix holds.
 import copy
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -79,7 +80,7 @@ def with_dims(encoder: SpeakerEncoder, dims: Iterable[int], rotation: Tensor | N
     Args:
         encoder: any; a batch norm of its embedding becomes part of the last layer.
         dims: sizes of the copy's embeddings. What goes beyond the encoder's own size is zero, to grow in training.
-        rotation: orthogonal `[d, d]` for embeddings of size d; embeddings are multiplied by it.
+        rotation: orthogonal `[d, d]` for embeddings of size d, which are multiplied by it; those of exits are not.
 
     Raises:
         ConfigError: for a rotation of another size, or dimensions that are not positive.
@@ -96,10 +97,16 @@ def with_dims(encoder: SpeakerEncoder, dims: Iterable[int], rotation: Tensor | N
             raise ConfigError("rotation", f"shape {list(rotation.shape)}", f"[{size}, {size}]")
         weight, bias = rotation.to(weight) @ weight, rotation.to(bias) @ bias
     head = _head_like(encoder.head, dims, weight, bias)
-    frontend, backbone, pooling = copy.deepcopy((encoder.frontend, encoder.backbone, encoder.pooling))
-    config = {**encoder.config, "dims": head.dims}
+    frontend, backbone, pooling, exits = copy.deepcopy(
+        (encoder.frontend, encoder.backbone, encoder.pooling, encoder.exits)
+    )
+    taken: Any
+    for taken in exits.values():
+        taken.head = _head_like(taken.head, dims, *_folded(taken.head))
+    kept = {dim: stage for dim, stage in encoder.dim_exits.items() if dim in head.dims}
+    config = {**encoder.config, "dims": head.dims, "dim_exits": kept}
     changed = SpeakerEncoder(
-        frontend, backbone, pooling, head, architecture=encoder.architecture, name=encoder.name, config=config
+        frontend, backbone, pooling, head, exits, architecture=encoder.architecture, name=encoder.name, config=config
     )
     threshold = encoder.thresholds.get(encoder.embedding_dim)
     if threshold is not None and changed.embedding_dim >= encoder.embedding_dim:

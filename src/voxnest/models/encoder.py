@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from voxnest.errors import AudioError, ConfigError
 from voxnest.models.embedding import ready, weights_digest, window_embeddings
 from voxnest.models.encoding import NUMBERS, check_numbers, encode
+from voxnest.models.exits import at_exit
 from voxnest.models.head import MatryoshkaProjection
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class SpeakerEncoder(nn.Module):
         backbone: features `[batch, bins, frames]` to `[batch, frames', channels]`.
         pooling: `[batch, frames', channels]` to `[batch, statistics]`.
         head: `[batch, statistics]` to the full embedding; its prefixes of `dims` numbers are embeddings too.
+        exits: {str(stage): `voxnest.models.exits.Exit`} of a backbone that has exits.
         architecture: the family of networks that it is of, such as "redimnet"; see `voxnest.models.families`.
         name: a label, such as that of a published size.
         config: what the family needs to build the same again.
@@ -73,6 +75,7 @@ class SpeakerEncoder(nn.Module):
         backbone: nn.Module,
         pooling: nn.Module,
         head: MatryoshkaProjection,
+        exits: nn.ModuleDict | None = None,
         *,
         architecture: str,
         name: str,
@@ -80,6 +83,7 @@ class SpeakerEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.frontend, self.backbone, self.pooling, self.head = frontend, backbone, pooling, head
+        self.exits = nn.ModuleDict() if exits is None else exits
         self.architecture, self.name, self.config = architecture, name, config
         self.thresholds: dict[int, float] = {}
         """Cosine threshold at the equal error rate, per dimension, if known from an evaluation."""
@@ -115,20 +119,63 @@ class SpeakerEncoder(nn.Module):
         """See `MatryoshkaProjection.check_dim`."""
         return self.head.check_dim(dim)
 
+    @property
+    def dim_exits(self) -> dict[int, int]:
+        """After which stage a size of embedding is had unless something else is asked for."""
+        return {int(dim): int(stage) for dim, stage in self.config.get("dim_exits", {}).items()}
+
+    def check_exit(self, stage: int) -> str:
+        """The key of an exit in `exits`.
+
+        Raises:
+            ConfigError: that lists those there are.
+        """
+        if str(stage) not in self.exits:
+            expected = f"one of {', '.join(self.exits)}" if self.exits else f"none: {self.name} was made without"
+            raise ConfigError("exit", str(stage), expected)
+        return str(stage)
+
+    def at_exit(self, stage: int) -> SpeakerEncoder:
+        """The part up to an exit as an encoder; see `voxnest.models.exits.at_exit`."""
+        return at_exit(self, stage)
+
+    def for_dim(self, dim: int | None) -> SpeakerEncoder:
+        """What gives embeddings of `dim` numbers at least cost: this encoder, or its part up to an exit."""
+        stage = None if dim is None else self.dim_exits.get(dim)
+        return self if stage is None else self.at_exit(stage)
+
     @overload
     def __call__(
-        self, waveform: Waveform, dim: int | None = None, all_dims: Literal[False] = False, *, lengths: Lengths = None
+        self,
+        waveform: Waveform,
+        dim: int | None = None,
+        all_dims: Literal[False] = False,
+        *,
+        exit: int | None = None,
+        lengths: Lengths = None,
     ) -> Tensor: ...
     @overload
     def __call__(
-        self, waveform: Waveform, dim: None = None, *, all_dims: Literal[True], lengths: Lengths = None
+        self,
+        waveform: Waveform,
+        dim: None = None,
+        *,
+        all_dims: Literal[True],
+        exit: int | None = None,
+        lengths: Lengths = None,
     ) -> dict[int, Tensor]: ...
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """See `forward`."""
         return super().__call__(*args, **kwargs)
 
     def forward(
-        self, waveform: Waveform, dim: int | None = None, all_dims: bool = False, *, lengths: Lengths = None
+        self,
+        waveform: Waveform,
+        dim: int | None = None,
+        all_dims: bool = False,
+        *,
+        exit: int | None = None,
+        lengths: Lengths = None,
     ) -> Tensor | dict[int, Tensor]:
         """Embed a batch of waveforms, with gradient as of any module, in eval mode too; `encode` gives plain numbers.
 
@@ -137,6 +184,8 @@ class SpeakerEncoder(nn.Module):
                 numbers of 16 or 32 bits, whose full scale is 1.
             dim: give the first `dim` numbers only; one of `dims`.
             all_dims: give every prefix, `{dim: [batch, dim]}`.
+            exit: after which stage the embedding is taken, of a model with exits; the later ones are not computed. If
+                None, the one that is named for `dim` (`dim_exits`), else the end.
             lengths: how many samples of each item count, `[batch]`, in eval mode: each is embedded as if alone, those
                 of one length together. Without, zeros that pad an item are silence that it ends in, and change its
                 embedding.
@@ -150,7 +199,7 @@ class SpeakerEncoder(nn.Module):
         if waveform.ndim != 2:
             raise AudioError("waveform", f"shape {list(waveform.shape)}", "[batch, samples]; waveform[None] for one")
         if lengths is not None:
-            return self._embed_lengths(waveform, torch.as_tensor(lengths), dim, all_dims)
+            return self._embed_lengths(waveform, torch.as_tensor(lengths), dim, all_dims, exit)
         if waveform.shape[1] < self.min_samples:
             raise AudioError("waveform", f"{waveform.shape[1]} samples", f"at least {self.min_samples}")
         # While a graph is captured there are no numbers yet, a GPU would have to be waited for, and training looks at
@@ -158,10 +207,10 @@ class SpeakerEncoder(nn.Module):
         captured = torch.compiler.is_compiling() or torch.jit.is_tracing()
         if not (self.training or captured or waveform.device.type != "cpu" or waveform.isfinite().all()):
             raise AudioError("waveform", "NaN or infinite samples", "samples that are finite")
-        return self.embed_features(self.frontend(waveform), dim, all_dims)
+        return self.embed_features(self.frontend(waveform), dim, all_dims, exit=exit)
 
     def _embed_lengths(
-        self, waveform: Tensor, lengths: Tensor, dim: int | None, all_dims: bool
+        self, waveform: Tensor, lengths: Tensor, dim: int | None, all_dims: bool, exit: int | None
     ) -> Tensor | dict[int, Tensor]:
         if self.training:
             raise ConfigError("lengths", "given in training mode", "eval(); batch statistics are those of one length")
@@ -174,21 +223,38 @@ class SpeakerEncoder(nn.Module):
         embedding = next(self.parameters()).new_zeros(len(waveform), self.embedding_dim)
         for length in lengths.unique().tolist():
             alike = (lengths == length).nonzero()[:, 0].to(waveform.device)
-            embedding = embedding.index_copy(0, alike, self(waveform[alike, :length]))
+            embedding = embedding.index_copy(0, alike, self(waveform[alike, :length], exit=exit))
         return self._prefixes(embedding, dim, all_dims)
 
     def embed_features(
-        self, features: Tensor, dim: int | None = None, all_dims: bool = False
+        self, features: Tensor, dim: int | None = None, all_dims: bool = False, *, exit: int | None = None
     ) -> Tensor | dict[int, Tensor]:
         """As `forward`, from features `[batch, bins, frames]` as the front end gives them."""
         if dim is not None:
             self.head.check_dim(dim)
-        frames = self.backbone(features)
-        pooled = self.pooling(frames)
+            exit = self.dim_exits.get(dim) if exit is None else exit
+        if exit is None:
+            return self._prefixes(self._embedding(self.backbone(features), self.pooling, self.head), dim, all_dims)
+        taken: Any = self.exits[self.check_exit(exit)]
+        (frames,) = self.backbone.frames_after(features, [exit])  # type: ignore[operator]
+        return self._prefixes(self._embedding(frames, taken.pooling, taken.head), dim, all_dims)
+
+    def embed_exits(self, features: Tensor) -> dict[int | None, dict[int, Tensor]]:
+        """Every prefix at every exit and (None) at the end, in one pass: `{stage: {dim: [batch, dim]}}`, to train."""
+        stages = [*map(int, self.exits), None]
+        parts: list[Any] = [*self.exits.values(), self]
+        frames = self.backbone.frames_after(features, stages)  # type: ignore[operator]
+        return {
+            stage: {dim: self.head.prefix(embedding, dim) for dim in self.dims}
+            for stage, part, own in zip(stages, parts, frames, strict=True)
+            for embedding in [self._embedding(own, part.pooling, part.head)]
+        }
+
+    def _embedding(self, frames: Tensor, pooling: nn.Module, head: nn.Module) -> Tensor:
+        pooled = pooling(frames)
         # The projection is a small part of the work and the last chance to round: float32 under autocast too.
-        with torch.autocast(features.device.type, enabled=False):
-            embedding = self.head(pooled)
-        return self._prefixes(embedding, dim, all_dims)
+        with torch.autocast(frames.device.type, enabled=False):
+            return head(pooled)
 
     def _prefixes(self, embedding: Tensor, dim: int | None, all_dims: bool) -> Tensor | dict[int, Tensor]:
         if all_dims:

@@ -16,6 +16,7 @@ from voxnest.errors import ConfigError
 from voxnest.frontends import Frontend, SpecAugment, create_frontend
 from voxnest.frontends.options import check_options
 from voxnest.models.encoder import SpeakerEncoder
+from voxnest.models.exits import make_exits
 from voxnest.models.head import MatryoshkaProjection
 from voxnest.models.parts import Backbone, Pooling
 
@@ -41,6 +42,8 @@ class EncoderSettings:
         mask_frames: largest number of frames that SpecAugment hides in training; 0 for none.
         level: that every waveform is brought to, in dB relative to full scale; None for the waveform as it is.
         dims: sizes of the embedding; see `MatryoshkaProjection`.
+        exits: stages, counted from 1, after which an embedding can be had too; see `voxnest.models.exits`.
+        dim_exits: after which of them sizes of the embedding are had unless something else is asked for.
     """
 
     bins: int = 80
@@ -50,6 +53,8 @@ class EncoderSettings:
     mask_frames: int = 0
     level: float | None = None
     dims: Sequence[int] = (192,)
+    exits: Sequence[int] = ()
+    dim_exits: Mapping[int, int] = field(default_factory=dict)
 
     def make_frontend(self, **options: Any) -> Frontend:
         """The front end; `options` are those that the network asks for, which `frontend_options` may replace."""
@@ -77,6 +82,7 @@ class Parts(NamedTuple):
     backbone: nn.Module
     pooling: nn.Module
     head: MatryoshkaProjection
+    exits: nn.ModuleDict
 
 
 @dataclass(frozen=True)
@@ -129,7 +135,8 @@ class Family(Generic[Config]):
         pooling = config.make_pooling(backbone.out_channels)
         head = config.make_head(pooling.out_channels)
         frontend = config.make_frontend(min_frames=backbone.min_frames)
-        return Parts(frontend, cast(nn.Module, backbone), cast(nn.Module, pooling), head)
+        exits = make_exits(config, backbone)
+        return Parts(frontend, cast(nn.Module, backbone), cast(nn.Module, pooling), head, exits)
 
 
 class _Limits(TorchFunctionMode):

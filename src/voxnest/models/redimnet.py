@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from voxnest.errors import ConfigError, one_of
 from voxnest.frontends import Frontend
 from voxnest.models.blocks_1d import TimeContext
+from voxnest.models.exits import check_stages, with_modules
 from voxnest.models.family import EncoderSettings, Family
 from voxnest.models.head import MatryoshkaProjection
 from voxnest.models.layers import BatchNorm, TimeFrequencyConv
@@ -107,6 +108,7 @@ class ReDimNetConfig(ReDimSettings):
             if bins % stage[0]:
                 raise ConfigError(f"stages[{index}]", f"stride {stage[0]} at {bins} bins", "a divisor of the bins")
             bins //= stage[0]
+        check_stages(self.exits, len(self.stages))
 
 
 class FrequencyPatch(nn.Module):
@@ -190,13 +192,11 @@ class ReDimNet(nn.Module):
             self.stages.append(ReDimStage(config, index, bins, channels))
             bins, channels = bins // stride, channels * stride
         self.dropout = nn.Dropout(config.aggregation_dropout)
-        self.weigh = WeightedSum(config.previous_maps + len(config.stages) + 1, width)
+        self.previous_maps = config.previous_maps
         self.out_channels = width if config.out_channels is None else config.out_channels
-        self.mix = (
-            nn.Identity()
-            if config.out_channels is None
-            else nn.Sequential(nn.Linear(width, config.out_channels), BatchNorm(config.out_channels))
-        )
+        self.weigh, self.mix = _last(config, len(config.stages))
+        self.exits = nn.ModuleDict({str(stage): nn.ModuleList(_last(config, stage)) for stage in config.exits})
+        self._settings = config.stages
 
     def forward(self, features: Tensor | Sequence[Tensor]) -> Tensor:
         """`[batch, bins, frames]`, or the maps of an earlier backbone, to `[batch, frames, out_channels]`."""
@@ -204,6 +204,37 @@ class ReDimNet(nn.Module):
 
     def all_maps(self, features: Tensor | Sequence[Tensor]) -> list[Tensor]:
         """Every 1-D map `[batch, frames, bins * channels]`: (earlier ones), stem, stages, their weighted sum."""
+        maps = self._maps(features, len(self.stages))
+        return [*maps, self.weigh(maps)]
+
+    def exit_channels(self, stage: int) -> int:
+        """See `StagedBackbone`, as the methods below."""
+        return self.out_channels
+
+    def frames_after(self, features: Tensor | Sequence[Tensor], stages: Sequence[int | None]) -> list[Tensor]:
+        """See `StagedBackbone`."""
+        counts = [len(self.stages) if stage is None else stage for stage in stages]
+        maps, found = self._maps(features, max(counts)), []
+        for stage, count in zip(stages, counts, strict=True):
+            weigh, mix = self._end(stage)
+            found.append(mix(weigh(maps[: self.previous_maps + 1 + count])))
+        return found
+
+    def until(self, stage: int) -> "ReDimNet":
+        """See `StagedBackbone`."""
+        weigh, mix = self._end(stage)
+        return with_modules(self, stages=self.stages[:stage], weigh=weigh, mix=mix, exits=nn.ModuleDict())
+
+    def settings_until(self, stage: int) -> dict[str, Any]:
+        """See `StagedBackbone`."""
+        return {"stages": list(self._settings[:stage])}
+
+    def _end(self, stage: int | None) -> Any:
+        """What comes after a stage, an exit's or the last: the weighted sum of maps, and a pointwise convolution."""
+        return (self.weigh, self.mix) if stage is None else self.exits[str(stage)]
+
+    def _maps(self, features: Tensor | Sequence[Tensor], count: int) -> list[Tensor]:
+        """The maps up to the stage of that number."""
         maps: list[Tensor] = []
         stem_input = features
         if isinstance(features, Tensor):
@@ -211,9 +242,16 @@ class ReDimNet(nn.Module):
         else:
             maps.extend(features)
         maps.append(self.stem_norm(self.stem(stem_input)).flatten(2))
-        for stage in self.stages:
+        for stage in self.stages[:count]:
             maps.append(self.dropout(stage(maps)))
-        return [*maps, self.weigh(maps)]
+        return maps
+
+
+def _last(config: ReDimNetConfig, stages: int) -> tuple[nn.Module, nn.Module]:
+    """What comes after so many stages: the weighted sum of all maps so far, and the last pointwise convolution."""
+    width, out = config.bins * config.channels, config.out_channels
+    mix = nn.Identity() if out is None else nn.Sequential(nn.Linear(width, out), BatchNorm(out))
+    return WeightedSum(config.previous_maps + stages + 1, width), mix
 
 
 class MapsStem(nn.Module):

@@ -7,7 +7,7 @@ implementation (PalabraAI/redimnet2), whose checkpoints `voxnest.foreign.redimne
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from voxnest.errors import ConfigError, one_of
 from voxnest.frontends import Frontend
 from voxnest.models.blocks_1d import CONTEXTS, AttentionSettings, FrequencyMixer, TimeContext
+from voxnest.models.exits import check_stages, with_modules
 from voxnest.models.family import Family
 from voxnest.models.layers import BatchNorm, TimeFrequencyConv, check_frames
 from voxnest.models.redimnet import MapsStem, ReDimSettings
@@ -97,6 +98,7 @@ class ReDimNet2Config(ReDimSettings):
             if bins % stage[0][0]:
                 raise ConfigError(f"stages[{index}]", f"stride {stage[0][0]} at {bins} bins", "a divisor of the bins")
             bins //= stage[0][0]
+        check_stages(self.exits, len(self.stages))
 
     @property
     def width(self) -> int:
@@ -234,25 +236,27 @@ class ReDimNet2(nn.Module):
 
     def __init__(self, config: ReDimNet2Config) -> None:
         super().__init__()
-        self.time_stride, self.skip_frames = config.time_stride, config.skip_frames
+        self.skip_frames = config.skip_frames
         # Statistics need two frames after those that are skipped, and time is cut to whole strides.
         self.min_frames = math.ceil((config.skip_frames + 2) / config.time_stride) * config.time_stride
         self.stem = MapsStem(config) if config.previous_maps else TimeFrequencyConv(1, config.channels, (3, 3))
         self.stem_norm = nn.LayerNorm(config.channels, eps=1e-6)
         self.stem_group_norm = GroupNorm(config.norm_groups, config.width) if config.norm_groups else nn.Identity()
         self.stages = nn.ModuleList()
+        self._after: list[_After] = []
         bins, channels, stride, maps = config.bins, config.channels, 1, config.previous_maps + 1
         for index, ((frequency, time), *_) in enumerate(config.stages):
             stride *= time
             stage = ReDim2Stage(config, index, maps, (bins, channels), stride)
             self.stages.append(stage)
             bins, channels, maps = bins // frequency, channels * frequency, maps + stage.count
-        self.weigh = WeightedSum(maps, config.width)
-        self.shape_2d = (bins, channels) if config.mix_2d else None
-        mixed = channels if config.mix_2d else config.width
-        self.mix = nn.Identity() if config.out_channels is None else nn.Linear(mixed, config.out_channels)
-        per_bin = mixed if config.out_channels is None else config.out_channels
-        self.out_channels = per_bin * (bins if config.mix_2d else 1)
+            self._after.append(_After(maps, (bins, channels), stride))
+        self.weigh, self.mix = _last(config, self._after[-1])
+        self.mix_2d, self._mixed, self._settings = config.mix_2d, config.out_channels, config.stages
+        self.out_channels = self.exit_channels(len(config.stages))
+        self.exits = nn.ModuleDict(
+            {str(stage): nn.ModuleList(_last(config, self._after[stage - 1])) for stage in config.exits}
+        )
 
     def forward(self, features: Tensor | Sequence[Tensor]) -> Tensor:
         """`[batch, bins, frames]`, or the maps of an earlier backbone, to `[batch, frames, out_channels]`.
@@ -260,28 +264,77 @@ class ReDimNet2(nn.Module):
         Raises:
             AudioError: if the frames do not fill the time stride.
         """
-        x = self.all_maps(features)[-1]
-        if self.shape_2d is None:
-            x = self.mix(x)
-        else:
-            # Checkpoints count these numbers channel by channel, 1-D maps bin by bin.
-            x = self.mix(x.unflatten(-1, self.shape_2d)).transpose(2, 3).flatten(2)
-        return x[:, self.skip_frames :]
+        return self.frames_after(features, [None])[0]
 
     def all_maps(self, features: Tensor | Sequence[Tensor]) -> list[Tensor]:
         """Every 1-D map `[batch, frames, bins * channels]`: (earlier ones), stem, stages, their weighted sum."""
+        maps = self._maps(features, len(self.stages))
+        return [*maps, self.weigh(maps)]
+
+    def exit_channels(self, stage: int) -> int:
+        """See `StagedBackbone`, as the methods below."""
+        bins, channels = self._after[stage - 1].shape
+        mixed = channels if self.mix_2d else bins * channels
+        return (mixed if self._mixed is None else self._mixed) * (bins if self.mix_2d else 1)
+
+    def frames_after(self, features: Tensor | Sequence[Tensor], stages: Sequence[int | None]) -> list[Tensor]:
+        """See `StagedBackbone`."""
+        counts = [len(self.stages) if stage is None else stage for stage in stages]
+        maps, found = self._maps(features, max(counts)), []
+        for stage, count in zip(stages, counts, strict=True):
+            weigh, mix = self._end(stage)
+            number, shape, _ = self._after[count - 1]
+            x = weigh(maps[:number])
+            # Checkpoints count these numbers channel by channel, 1-D maps bin by bin.
+            x = mix(x.unflatten(-1, shape)).transpose(2, 3).flatten(2) if self.mix_2d else mix(x)
+            found.append(x[:, self.skip_frames :])
+        return found
+
+    def until(self, stage: int) -> "ReDimNet2":
+        """See `StagedBackbone`."""
+        weigh, mix = self._end(stage)
+        ending = with_modules(self, stages=self.stages[:stage], weigh=weigh, mix=mix, exits=nn.ModuleDict())
+        ending._after, ending.out_channels = self._after[:stage], self.exit_channels(stage)
+        return ending
+
+    def settings_until(self, stage: int) -> dict[str, Any]:
+        """See `StagedBackbone`."""
+        return {"stages": list(self._settings[:stage])}
+
+    def _end(self, stage: int | None) -> Any:
+        """What comes after a stage, an exit's or the last: the weighted sum of maps, and a pointwise layer."""
+        return (self.weigh, self.mix) if stage is None else self.exits[str(stage)]
+
+    def _maps(self, features: Tensor | Sequence[Tensor], count: int) -> list[Tensor]:
+        """The maps up to the stage of that number."""
         maps: list[Tensor] = []
         stem_input = features
         if isinstance(features, Tensor):
-            check_frames(features, self.time_stride)
-            frames = features.shape[-1] // self.time_stride * self.time_stride
+            stride = self._after[count - 1].time_stride
+            check_frames(features, stride)
+            frames = features.shape[-1] // stride * stride
             stem_input = features[..., :frames].transpose(1, 2).unsqueeze(-1)
         else:
             maps.extend(features)
         maps.append(self.stem_group_norm(self.stem_norm(self.stem(stem_input)).flatten(2)))
-        for stage in self.stages:
+        for stage in self.stages[:count]:
             maps.extend(stage(maps))
-        return [*maps, self.weigh(maps)]
+        return maps
+
+
+class _After(NamedTuple):
+    """How many maps there are after a stage, their 2-D shape, and by how much time is reduced."""
+
+    maps: int
+    shape: tuple[int, int]
+    time_stride: int
+
+
+def _last(config: ReDimNet2Config, after: _After) -> tuple[nn.Module, nn.Module]:
+    """What comes after a stage: the weighted sum of all maps so far, and the last pointwise layer."""
+    mixed = after.shape[1] if config.mix_2d else config.width
+    mix = nn.Identity() if config.out_channels is None else nn.Linear(mixed, config.out_channels)
+    return WeightedSum(after.maps, config.width), mix
 
 
 FAMILY = Family("redimnet2", ReDimNet2Config, ReDimNet2)
