@@ -252,6 +252,21 @@ def test_a_run_that_was_stopped_continues_as_if_it_had_not_been(configure, troub
     assert [start["step"] for start in starts] == [0, saved]
 
 
+def test_every_exit_learns_and_is_kept_and_a_run_may_begin_from_a_model_without(configure):
+    stages = "model.overrides={exits: [1], dim_exits: {16: 1}}"
+    config = configure(stages, "trainer.max_steps=6", "optimizer.lr=0.01", name="exits")
+    quietly(config)
+    early = column(config, "loss/16@1")
+    assert len(early) == 6
+    assert early[-1] < early[0]
+    encoder = load_encoder(f"{config.output / 'last.safetensors'}@1")
+    assert encoder.dims == (16, 32)
+    plain = configure(name="plain")
+    quietly(plain)
+    again = configure(stages, f"init_from={plain.output / 'last.safetensors'}", name="again")
+    assert quietly(again).step == 4
+
+
 def test_training_by_the_clock_ends_schedules_at_the_end_of_the_time(configure, monkeypatch):
     now = [0.0]
 

@@ -19,7 +19,7 @@ class ToneEncoder(nn.Module):
     def __init__(self):
         super().__init__()
         self.scale = nn.Parameter(torch.ones(1))
-        self.thresholds, self.calibration = {}, {}
+        self.thresholds, self.calibration, self.exits = {}, {}, {}
         self.heard = []  # appending is safe in threads
 
     def forward(self, waveform, dim=None, all_dims=False):
@@ -30,6 +30,9 @@ class ToneEncoder(nn.Module):
 
     def check_dim(self, dim):
         return dim
+
+    def for_dim(self, dim):
+        return self
 
     def embed(self, waveform):
         with torch.inference_mode():

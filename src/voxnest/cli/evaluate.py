@@ -255,9 +255,11 @@ def _load(models: list[str], dims: list[int] | None, device: str) -> dict[str, S
     from voxnest.hub.checkpoint import load_encoder
 
     encoders = {name: load_encoder(name, device=device) for name in models}
-    for encoder in encoders.values():
+    found: dict[str, SpeakerEncoder] = {}
+    for name, encoder in encoders.items():
         check_dims(encoder, dims)
-    return encoders
+        found |= {f"{name}@{stage}": encoder.at_exit(int(stage)) for stage in encoder.exits} | {name: encoder}
+    return found
 
 
 def _run(

@@ -133,6 +133,7 @@ def find_metadata(source: str | Path = DEFAULT) -> dict[str, Any]:
     Raises:
         CheckpointError: as `read_metadata`.
     """
+    source, _ = split_exit(source)
     path = DEFAULT_FILE if source == DEFAULT and isinstance(source, str) else own_file(source)
     found: dict[str, Any] = {} if path is None else read_metadata(path)["metadata"]
     return found
@@ -184,7 +185,7 @@ def load_encoder(
             checkpoint, an official file of ReDimNet, ReDimNet2, NeXt-TDNN or AutoSpeech, a checkpoint of redimnet-mrl
             or of 3D-Speaker's CAM++ and ERes2Net, a model directory of wespeaker or SpeechBrain, or a directory with
             one of the others (of a run: its best). A name comes before a file of that name; write `./NAME` for the
-            file, or give a `Path`, which is never a name.
+            file, or give a `Path`, which is never a name. "MODEL@3" is the part of MODEL up to its exit after stage 3.
         train_type: of published weights, "ptn", "ft_lm" or "ft_mix"; by default the recommended one of the model.
         dataset: of published weights, what they were trained on: "vox2", "vb2", "vb2+vox2+cnc".
         sha256: refuse a file with another digest.
@@ -203,7 +204,17 @@ def load_encoder(
         >>> encoder = load_encoder("runs/mine")
     """
     place = find_device(device)  # before anything is downloaded
-    return _load(source, train_type, dataset, sha256, progress).to(place)
+    source, stage = split_exit(source)
+    encoder = _load(source, train_type, dataset, sha256, progress).to(place)
+    return encoder if stage is None else encoder.at_exit(stage)
+
+
+def split_exit(source: str | Path) -> tuple[str | Path, int | None]:
+    """A model and the exit that is asked for: "MODEL@3" is (MODEL, 3), "MODEL" or a file of that name has None."""
+    model, mark, stage = str(source).rpartition("@")
+    if not (mark and model and stage.isdecimal()) or Path(source).exists():
+        return source, None
+    return type(source)(model), int(stage)
 
 
 def load_classifier(source: str | Path, *, device: str | torch.device = "cpu") -> SpeakerClassifier:

@@ -49,6 +49,7 @@ def embed_to_file(
     if dim is None:
         dim = encoder.embedding_dim
     encoder.check_dim(dim)
+    encoder = encoder.for_dim(dim)
     check_output(output)
     embeddings = embed_files(encoder, paths, progress=progress, on_error="skip")
     if not embeddings:

@@ -114,6 +114,7 @@ def verify(
     if dim is None:
         dim = encoder.embedding_dim
     encoder.check_dim(dim)
+    encoder = encoder.for_dim(dim)
     calibration = encoder.calibration.get(dim)
     decision = _decide(calibration, threshold, prior, costs, far, f"{encoder.name} at {dim} numbers")
     if threshold is not None and not -1 <= threshold <= 1:

@@ -69,6 +69,9 @@ class Embedder(Protocol):
             ConfigError: that lists the dimensions there are.
         """
 
+    def for_dim(self, dim: int | None) -> Embedder:
+        """What gives embeddings of `dim` numbers at least cost: itself, or its part up to an exit."""
+
     def digest(self) -> str:
         """SHA-256, in hexadecimal, of all that the embeddings depend on."""
 

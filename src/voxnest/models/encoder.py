@@ -241,6 +241,9 @@ class SpeakerEncoder(nn.Module):
 
     def embed_exits(self, features: Tensor) -> dict[int | None, dict[int, Tensor]]:
         """Every prefix at every exit and (None) at the end, in one pass: `{stage: {dim: [batch, dim]}}`, to train."""
+        if not self.exits:
+            prefixes: Any = self.embed_features(features, all_dims=True)
+            return {None: prefixes}
         stages = [*map(int, self.exits), None]
         parts: list[Any] = [*self.exits.values(), self]
         frames = self.backbone.frames_after(features, stages)  # type: ignore[operator]

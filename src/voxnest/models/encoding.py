@@ -30,6 +30,7 @@ def encode(
     """See `SpeakerEncoder.encode`."""
     if dim is not None:
         encoder.check_dim(dim)
+        encoder = encoder.for_dim(dim)
     if sample_rate is not None and sample_rate <= 0:
         raise AudioError("sample_rate", str(sample_rate), "a positive number of samples per second")
     several = isinstance(recordings, (list, tuple))

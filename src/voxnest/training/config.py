@@ -208,6 +208,8 @@ class Loss(Section):
     """Share of the target that is spread over all speakers, for `kind: softmax`."""
     dim_weights: list[Weight] | None = None
     """How much each prefix counts, in the order of the dims; null: all the same."""
+    exit_weight: Weight = 1.0
+    """How much the loss of each exit of the model (`model.overrides.exits`) counts beside that of its end."""
     dim_margins: list[Fraction] | None = None
     """How much of the margin is asked of each prefix; null: all from 64 numbers on, half at 32, none up to 16."""
 

@@ -86,6 +86,8 @@ class MetricsLog(L.Callback):
         values = {"loss": float(module.loss)}
         if len(module.losses) > 1:
             values |= {f"loss/{dim}": float(loss) for dim, loss in module.losses.items()}
+        for stage, losses in module.exit_losses.items():
+            values |= {f"loss/{dim}@{stage}": float(loss) for dim, loss in losses.items()}
         values["lr"] = trainer.optimizers[0].param_groups[0]["lr"]
         values["margin"] = float(module.criterion.base_loss.margin)  # type: ignore[arg-type]
         if module.grad_norm is not None:

@@ -63,7 +63,7 @@ def build_encoder(config: TrainingConfig) -> SpeakerEncoder:
         source = with_dims(load_encoder(config.init_from), encoder.dims)
         own, found = encoder.state_dict(), source.state_dict()
         unfit = [key for key, value in own.items() if key not in found or found[key].shape != value.shape]
-        if body := [key for key in unfit if not key.startswith("head.")]:
+        if body := [key for key in unfit if not key.startswith(("head.", "exits.", "backbone.exits."))]:
             raise CheckpointError(
                 config.init_from,
                 f"is a {source.name} of which {len(body)} weights do not fit, such as {body[0]}",
@@ -120,6 +120,7 @@ class TrainingModule(L.LightningModule):
         criterion: the loss; it exists once the number of speakers is known.
         loss: of the last batch.
         losses: of the last batch, per dimension.
+        exit_losses: of the last batch, per exit and dimension.
         grad_norm: of the last step, before clipping.
         bad_step: the first step whose loss or gradient was not finite; -1 while all were.
         validation: the outcome of the last validation; None if a signal cut it short.
@@ -136,6 +137,7 @@ class TrainingModule(L.LightningModule):
         self.criterion = None
         self.loss: Tensor | None = None
         self.losses: dict[int, Tensor] = {}
+        self.exit_losses: dict[int, dict[int, Tensor]] = {}
         self.grad_norm: Tensor | None = None
         self.bad_step = torch.tensor(-1)
         self.validation: Validation | None = None
@@ -168,7 +170,7 @@ class TrainingModule(L.LightningModule):
         with eval_mode(self.encoder):
             for batch in crops.of_each_class(_CROPS_OF_A_CLASS, batch_size=64):
                 inputs = (batch[name].to(self.device) if name in batch else None for name in ("waveform", "features"))
-                embedding = nn.functional.normalize(self._embed_eagerly(*inputs)[self.encoder.embedding_dim])
+                embedding = nn.functional.normalize(self._embed_eagerly(*inputs)[None][self.encoder.embedding_dim])
                 centers.append(embedding.unflatten(0, (-1, _CROPS_OF_A_CLASS)).mean(dim=1))
         return torch.cat(centers)
 
@@ -223,18 +225,26 @@ class TrainingModule(L.LightningModule):
         momentum = options.momentum
         return torch.optim.SGD(described, momentum=momentum, nesterov=momentum > 0, fused=fused)
 
-    def _embed_eagerly(self, waveform: Tensor | None, features: Tensor | None) -> dict[int, Tensor]:
-        """Of a batch that has either waveforms or raw features that were kept."""
+    def _embed_eagerly(self, waveform: Tensor | None, features: Tensor | None) -> dict[int | None, dict[int, Tensor]]:
+        """{stage of an exit, None for the end: prefixes} of a batch of waveforms, or of raw features that were kept."""
+        frontend: Any = self.encoder.frontend
         if features is None:
             assert waveform is not None
-            return self.encoder(waveform, all_dims=True)
-        finish: Any = self.encoder.frontend.finish
-        return self.encoder.embed_features(finish(features), all_dims=True)  # type: ignore[return-value]
+            features = frontend.raw_features(waveform)
+        return self.encoder.embed_exits(frontend.finish(features))
 
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
         """Loss of one batch: `waveform [batch, samples]` or `features [batch, bins, frames]`, and `label [batch]`."""
         assert self.criterion is not None
-        loss, self.losses = self.criterion(self._embed(batch.get("waveform"), batch.get("features")), batch["label"])
+        found = self._embed(batch.get("waveform"), batch.get("features"))
+        loss, self.losses = self.criterion(found[None], batch["label"])
+        if self.encoder.exits:
+            early = [self.criterion(found[int(stage)], batch["label"]) for stage in self.encoder.exits]
+            self.exit_losses = {
+                int(stage): losses for stage, (_, losses) in zip(self.encoder.exits, early, strict=True)
+            }
+            share = self.config.loss.exit_weight
+            loss = (loss + share * sum(each for each, _ in early)) / (1 + share * len(early))
         self.loss = loss.detach()
         self._note_finite(self.loss)
         return loss

@@ -97,7 +97,7 @@ def _train(
     data = SpeakerData(config, display.preparing, control.stop, module.encoder.frontend)  # type: ignore[arg-type]
     checkpoints = RunCheckpoints(config, control)
     average = [MovingAverage(config.ema)] if config.ema else []
-    columns = metric_names(module.encoder.dims, config.measure)
+    columns = metric_names(module.encoder.dims, config.measure, tuple(map(int, module.encoder.exits)))
     trainer = _make_trainer(
         config,
         callbacks=[control, *average, log, display, *callbacks, checkpoints],
