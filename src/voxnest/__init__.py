@@ -24,6 +24,7 @@ _PUBLIC = {
     "list_models": "voxnest.zoo.registry",
     "load_config": "voxnest.training.settings",
     "load_encoder": "voxnest.hub.checkpoint",
+    "load_router": "voxnest.evaluation.routing",
     "pca_rotation": "voxnest.matryoshka",
     "prepare": "voxnest.corpora.prepare",
     "read_audio": "voxnest.audio",

@@ -5,6 +5,7 @@ from voxnest.errors import VoxnestError as VoxnestError
 from voxnest.evaluation import compute_eer as compute_eer
 from voxnest.evaluation import compute_min_dcf as compute_min_dcf
 from voxnest.evaluation import evaluate as evaluate
+from voxnest.evaluation.routing import load_router as load_router
 from voxnest.hub.checkpoint import load_encoder as load_encoder
 from voxnest.hub.checkpoint import save_encoder as save_encoder
 from voxnest.inference import embed_files
