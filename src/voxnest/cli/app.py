@@ -20,6 +20,7 @@ COMMANDS = {
     "search": "Search an architecture (AutoSpeech); run again, continue.",
     "draw": "Draw the cells of a searched architecture.",
     "evaluate": "Measure error rates of a model on a trial list.",
+    "bench": "Tell what each size of embedding costs and gives.",
     "calibrate": "Make the scores of a model evidence.",
     "plda": "Train PLDA on the embeddings of a corpus.",
     "embed": "Write speaker embeddings of recordings to a file.",
