@@ -95,7 +95,7 @@ def test_names_are_kept_as_given_and_each_file_is_read_once(
         reads.append(path)
         return read_audio(path, **arguments)
 
-    monkeypatch.setattr("voxnest.inference.embedding.read_audio", counted)
+    monkeypatch.setattr("voxnest.inference.pipeline.read_audio", counted)
     embeddings = embed_files(encoder, [Path("0.flac"), "1.flac", "0.flac"], root=folder)
     assert list(embeddings) == ["0.flac", "1.flac"]
     assert sorted(reads) == [folder / "0.flac", folder / "1.flac"]
@@ -122,7 +122,7 @@ def test_a_long_recording_is_embedded_in_equal_parts(
         lengths.append(len(audio.samples))
         return audio
 
-    monkeypatch.setattr("voxnest.inference.embedding.read_audio", watched)
+    monkeypatch.setattr("voxnest.inference.pipeline.read_audio", watched)
     embedding = embed_files(encoder, [path], max_duration=2.0)[str(path)]
     assert lengths == [24000, 24000, 24000]
     samples = torch.from_numpy(read_audio(path).samples)
@@ -185,7 +185,7 @@ def test_whatever_is_wrong_with_one_recording_leaves_the_others(
             raise KeyError("a decoder's mistake")
         return read_audio(path, **arguments)
 
-    monkeypatch.setattr("voxnest.inference.embedding.read_audio", broken)
+    monkeypatch.setattr("voxnest.inference.pipeline.read_audio", broken)
     names = [str(tmp_path / f"{stem}.wav") for stem in ("loud", "huge", "odd", "breaks")]
     for name, seconds, level in zip(names, (1, 1, 1, 2), (20, 0.1, 0.1, 0.1), strict=True):
         soundfile.write(name, np.full(16000 * seconds, level, np.float32), 16000, subtype="FLOAT")
