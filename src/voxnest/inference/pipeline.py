@@ -1,12 +1,11 @@
-"""Recordings through a network: the decoding of some goes on under the network's work on others."""
+"""Files through an embedder, as many as there may be: what came of each, in order; see `voxnest.models.workers`."""
 
 from __future__ import annotations
 
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack, contextmanager
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -14,10 +13,11 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 
 from voxnest.audio import audio_info, read_audio
-from voxnest.errors import AudioError, CheckpointError
+from voxnest.errors import AudioError
 from voxnest.inference.quality import QualityMeter
-from voxnest.models.blame import blame_recording
+from voxnest.models.blame import blame_recording, blaming
 from voxnest.models.encoding import MAX_DURATION, mean_embedding, parts
+from voxnest.models.workers import Recording, workers
 
 if TYPE_CHECKING:
     from voxnest.models.embedder import Embedder
@@ -26,8 +26,6 @@ Progress = Callable[[int, int], None]
 """Called with how many parts are done, and of how many: a recording is one, a long one several."""
 
 _LONGEST_WITH_WINDOWS = 600.0  # seconds whose features are in memory at once
-_AHEAD = 16  # recordings for each thread that may be done before one that takes long
-_TICK = 0.2  # seconds between two looks at what the threads have done
 
 
 class Span(NamedTuple):
@@ -95,12 +93,19 @@ def stream_spans(
         if value is not None and not value > 0:
             raise ValueError(f"{name} must be a positive number of seconds, not {value}")
     work = _Work(encoder, max_duration, window, total)
+    begun: deque[tuple[str, Span]] = deque()
 
-    def collect(name: str, span: Span, future: Future[_Found]) -> Outcome:
-        while not wait([future], _TICK).done:
-            work.report(progress)
+    def begin() -> Iterator[Recording[_Found]]:
+        for name, span in spans:
+            begun.append((name, span))
+            yield work.embed(span)
+
+    def collect(name: str, span: Span, done: Future[_Found]) -> Outcome:
         try:
-            found = _result(encoder, span.path, future)
+            with blaming(encoder, span.path):
+                found = done.result()
+            if not np.isfinite(found.embedding).all():
+                raise blame_recording(encoder, span.path)
         except AudioError as error:
             if on_error == "raise":
                 raise
@@ -109,14 +114,9 @@ def stream_spans(
             work.report(progress)
         return Outcome(name, span, found.embedding, found.seconds, found.silent, found.warnings)
 
-    with _workers(work, jobs) as (pool, workers):
-        pending: deque[tuple[str, Span, Future[_Found]]] = deque()
-        for name, span in spans:
-            pending.append((name, span, pool.submit(work.embed, span)))
-            if len(pending) > _AHEAD * workers:  # hundreds of thousands of futures would be memory too
-                yield collect(*pending.popleft())
-        while pending:
-            yield collect(*pending.popleft())
+    with workers(encoder, jobs) as team:
+        for done in team.embed(begin(), encoder.batch_size, lambda: work.report(progress)):
+            yield collect(*begun.popleft(), done)
 
 
 @dataclass(frozen=True)
@@ -128,17 +128,16 @@ class _Found:
 
 
 class _Work:
-    """What the threads do, and what they share: how many parts are done, and whether to go on."""
+    """What becomes of each recording, and what they share: how many parts are done."""
 
     def __init__(self, encoder: Embedder, max_duration: float, window: float | None, recordings: int) -> None:
         self.encoder, self.window = encoder, window
         self.max_duration = max_duration if window is None else max(_LONGEST_WITH_WINDOWS, max_duration)
-        self.stop = threading.Event()
         self._lock = threading.Lock()
         self._done, self._total = 0, recordings  # of parts; a recording is one until its length is known
         self._reported = (0, 0)
 
-    def embed(self, span: Span) -> _Found:
+    def embed(self, span: Span) -> Recording[_Found]:
         """Embed one recording, or a piece of one.
 
         Raises:
@@ -154,8 +153,6 @@ class _Work:
             self._count(total=len(pieces) - 1)
             left = len(pieces)
             for offset, duration in pieces:
-                if self.stop.is_set():
-                    raise _Stopped
                 if duration is None and span.duration is not None:
                     duration = span.duration - offset
                 audio = read_audio(
@@ -166,11 +163,10 @@ class _Work:
                     min_duration=shortest,
                 )
                 quality.add(audio.samples)
-                waveform = audio.samples[None]
                 if self.window is None:
-                    embeddings.append(self.encoder.embed(waveform)[0])
+                    embeddings.append((yield audio.samples))
                 else:
-                    embeddings.append(self.encoder.embed_windows(waveform, self.window).mean(axis=0))
+                    embeddings.append(self.encoder.embed_windows(audio.samples[None], self.window).mean(axis=0))
                 self._count(done=1)
                 left -= 1
         finally:
@@ -191,52 +187,3 @@ class _Work:
         with self._lock:
             self._done += done
             self._total += total
-
-
-class _Stopped(Exception):
-    pass
-
-
-def _result(encoder: Embedder, path: Path, future: Future[_Found]) -> _Found:
-    """What a thread found; whatever else is wrong with the recording as an `AudioError`."""
-    try:
-        found = future.result()
-    except (AudioError, CheckpointError):
-        raise
-    except Exception as error:
-        raise blame_recording(encoder, path, error) from error
-    if not np.isfinite(found.embedding).all():
-        raise blame_recording(encoder, path)
-    return found
-
-
-@contextmanager
-def _workers(work: _Work, jobs: int | None) -> Iterator[tuple[Executor, int]]:
-    """Give a pool of threads that embed each by itself, and how many they are; the encoder is ready."""
-    modes = ExitStack()
-    threads = modes.enter_context(work.encoder.ready())
-    number = jobs or threads.number
-    pool = ThreadPoolExecutor(number, "embed", initializer=threads.start)
-
-    def finish() -> None:
-        pool.shutdown(cancel_futures=True)
-        modes.close()
-
-    try:
-        # All threads begin before there is work: interrupted while it starts one, the pool would not know of it, and
-        # `finish` would not wait for it.
-        begun = threading.Barrier(number)
-        wait([pool.submit(begun.wait, 10) for _ in range(number)])
-        yield pool, number
-    except Exception:
-        work.stop.set()
-        finish()
-        raise
-    except (
-        BaseException
-    ):  # Ctrl-C, or a generator closed: none waits for what the threads are at, but the modes have to
-        work.stop.set()
-        pool.shutdown(wait=False, cancel_futures=True)
-        threading.Thread(target=finish, name="embed-finish").start()
-        raise
-    finish()

@@ -15,8 +15,8 @@ import numpy as np
 import soxr
 
 from voxnest.audio import audio_info, read_audio
-from voxnest.errors import AudioError, ConfigError, VoxnestError, one_of
-from voxnest.models.blame import blame_recording
+from voxnest.errors import AudioError, ConfigError, one_of
+from voxnest.models.blame import blame_recording, blaming
 from voxnest.models.workers import Recording, embed_alone, workers
 
 if TYPE_CHECKING:
@@ -80,13 +80,8 @@ def _told(progress: bool | Callable[[int, int], object]) -> Any:
 
 
 def _checked(encoder: Embedder, name: str, result: Callable[[], np.ndarray]) -> np.ndarray:
-    """What was found; whatever else is wrong with the recording as an `AudioError`."""
-    try:
+    with blaming(encoder, name):
         embedding = result()
-    except VoxnestError:
-        raise
-    except Exception as error:
-        raise blame_recording(encoder, name, error) from error
     if not np.isfinite(embedding).all():
         raise blame_recording(encoder, name)
     return embedding

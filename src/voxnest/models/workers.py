@@ -62,15 +62,20 @@ class Stopped(Exception):
 
 
 @contextmanager
-def workers(embedder: Embedder) -> Iterator[Workers]:
+def workers(embedder: Embedder, number: int | None = None) -> Iterator[Workers]:
     """Threads for an embedder, which is ready until they have ended.
 
     An error lets the threads finish the waveforms that they are at; Ctrl-C does not wait for that.
+
+    Args:
+        embedder: what embeds.
+        number: of threads; as many as the embedder asks for if None.
     """
     modes = ExitStack()
     threads = modes.enter_context(embedder.ready())
-    pool = ThreadPoolExecutor(threads.number, "embed", initializer=threads.start)
-    team = Workers(embedder, pool, threads.number)
+    number = number or threads.number
+    pool = ThreadPoolExecutor(number, "embed", initializer=threads.start)
+    team = Workers(embedder, pool, number)
 
     def finish() -> None:
         pool.shutdown(cancel_futures=True)
@@ -79,14 +84,14 @@ def workers(embedder: Embedder) -> Iterator[Workers]:
     try:
         # All threads begin before there is work: interrupted while it starts one, the pool would not know of it, and
         # `finish` would not wait for it.
-        begun = threading.Barrier(threads.number)
-        wait([pool.submit(begun.wait, 10) for _ in range(threads.number)])
+        begun = threading.Barrier(number)
+        wait([pool.submit(begun.wait, 10) for _ in range(number)])
         yield team
     except Exception:
         team.stopped.set()
         finish()
         raise
-    except BaseException:  # Ctrl-C does not wait for what the threads are at, but the modes have to
+    except BaseException:  # Ctrl-C, or a generator closed: none waits for the threads, but the modes have to
         team.stopped.set()
         pool.shutdown(wait=False, cancel_futures=True)
         threading.Thread(target=finish, name="embed-finish").start()
