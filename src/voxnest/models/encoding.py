@@ -47,7 +47,7 @@ def encode(
     if short not in ("error", "repeat"):
         raise ConfigError("short", repr(short), one_of(short, ("error", "repeat")))
     if sample_rate is not None:
-        _check_rate("sample_rate", sample_rate)
+        check_rate("sample_rate", sample_rate)
     several = isinstance(recordings, (list, tuple)) and not _is_pair(recordings)
     listed: Any = recordings if several else [recordings]
     names = [
@@ -61,12 +61,12 @@ def encode(
     with _told(progress) as tell:
         if len(listed) == 1:  # the network's own threads are all there is to share the work
             with encoder.ready():
-                embeddings[0] = _checked(encoder, names[0], lambda: embed_alone(encoder, next(coroutines)))
+                embeddings[0] = checked(encoder, names[0], lambda: embed_alone(encoder, next(coroutines)))
             tell(1, 1)
         elif listed:
             with workers(encoder) as team:
                 for index, done in enumerate(team.embed(coroutines, batch or encoder.batch_size)):
-                    embeddings[index] = _checked(encoder, names[index], done.result)
+                    embeddings[index] = checked(encoder, names[index], done.result)
                     tell(index + 1, len(listed))
     return embeddings[:, :dim]
 
@@ -79,7 +79,8 @@ def _told(progress: bool | Callable[[int, int], object]) -> Any:
     return nullcontext(progress or (lambda done, total: None))
 
 
-def _checked(encoder: Embedder, name: str, result: Callable[[], np.ndarray]) -> np.ndarray:
+def checked(encoder: Embedder, name: str, result: Callable[[], np.ndarray]) -> np.ndarray:
+    """The embedding of a recording; whatever is wrong with it as an error that tells who is at fault."""
     with blaming(encoder, name):
         embedding = result()
     if not np.isfinite(embedding).all():
@@ -107,7 +108,8 @@ def _is_pair(recording: Any) -> bool:
     return isinstance(recording, tuple) and len(recording) == 2 and isinstance(recording[1], (int, np.integer))
 
 
-def _check_rate(name: str, rate: int) -> None:
+def check_rate(name: str, rate: int) -> None:
+    """Raise an `AudioError` for what is no sample rate."""
     if rate <= 0:
         raise AudioError(name, str(rate), "a positive number of samples per second")
 
@@ -161,7 +163,7 @@ def _at_rate(samples: Waveform, name: str, sample_rate: int | None, encoder: Emb
     if not np.isfinite(waveform).all():
         raise AudioError(name, "holds NaN or infinite samples")
     if sample_rate not in (None, encoder.sample_rate):
-        _check_rate(name, sample_rate)
+        check_rate(name, sample_rate)
         waveform = soxr.resample(waveform, sample_rate, encoder.sample_rate)
     if short == "repeat":
         waveform = lengthened(waveform, encoder.min_samples)
