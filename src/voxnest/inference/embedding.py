@@ -61,10 +61,10 @@ def embed_files(
 ) -> Embeddings:
     """Embed whole recordings at full size, each read once.
 
-    Every recording goes through the network alone, at its own length, so its embedding does not depend on the
-    others. On a CPU as many are under way as the encoder has threads (at most 8), each in one thread: recordings
-    seldom have equal lengths to be batched by, and threads within one operation wait for each other more than
-    they work (6 times slower for 100 utterances of LibriSpeech on 2 busy cores).
+    Every recording goes through the network at its own length, so its embedding does not depend on the others. On a
+    CPU as many are under way as the encoder has threads (at most 8), each in one thread: threads within one operation
+    wait for each other more than they work (6 times slower for 100 utterances of LibriSpeech on 2 busy cores). On a GPU
+    those of one length are embedded together; see `voxnest.models.workers`.
 
     A recording longer than `max_duration` is embedded in equal parts, since the network's memory grows with
     the length. Its embedding is the mean of the parts' length-normalised embeddings, times their mean norm.

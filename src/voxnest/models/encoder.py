@@ -140,8 +140,8 @@ class SpeakerEncoder(nn.Module):
             dim: give the first `dim` numbers only; one of `dims`.
             all_dims: give every prefix, `{dim: [batch, dim]}`.
             lengths: how many samples of each item count, `[batch]`, in eval mode: each is embedded as if alone, those
-                of one length together. Without, zeros that pad an item are silence that it ends in, and change its
-                embedding.
+                of one length together, for the reason given in `voxnest.models.workers`. Without, zeros that pad an
+                item are silence that it ends in, and change its embedding.
 
         Raises:
             AudioError: if the waveform is not of that shape, shorter than `min_samples`, or (looked at in eval mode on
