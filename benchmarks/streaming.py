@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from voxnest import create_encoder, list_models, load_encoder, read_audio, similarity
-from voxnest.audio import list_recordings
+from voxnest.audio import audio_info, list_recordings
 from voxnest.models.encoder import SpeakerEncoder
 
 SETTINGS = ((1.0, 3.0), (0.5, 3.0), (1.0, 2.0), (1.0, 6.0))  # hop and window, in seconds
@@ -32,9 +32,10 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", choices=list_models(), metavar="NAME")
     parser.add_argument("--seconds", type=int, default=60, help="of noise")
     parser.add_argument("--speech", type=Path, help="a folder of recordings: measure likeness, not time")
+    parser.add_argument("--recordings", type=int, default=20, help="of speech, of 6 s and more")
     options = parser.parse_args()
     if options.speech:
-        measure_likeness(load_encoder(), list_recordings(options.speech))
+        measure_likeness(load_encoder(), list_recordings(options.speech), options.recordings)
     else:
         measure_time(options.models or ["redimnet-b0", "redimnet-b1", "redimnet-b2"], options.seconds)
 
@@ -77,12 +78,12 @@ def feed(
     return feeds, processor, time.perf_counter() - start, final
 
 
-def measure_likeness(encoder: SpeakerEncoder, recordings: list[Path]) -> None:
-    """Cosines of the last running embedding and that of the whole, of recordings of 6 s and more."""
-    sounds = [read_audio(path).samples for path in recordings]
-    sounds = [samples for samples in sounds if len(samples) >= 6 * 16000]
+def measure_likeness(encoder: SpeakerEncoder, recordings: list[Path], count: int) -> None:
+    """Cosines of the last running embedding and that of the whole, of recordings spread over those of 6 s and more."""
+    long = [path for path in recordings if audio_info(path).duration >= 6]
+    sounds = [read_audio(path).samples for path in long[:: max(1, len(long) // count)][:count]]
     wholes = encoder.encode(sounds)
-    title = f"{encoder.name}, {len(sounds)} recordings of {6} s and more"
+    title = f"{encoder.name}, {len(sounds)} recordings of 6 s and more"
     table = Table("hop, window", "median cosine", "lowest", title=title, title_justify="left")
     for hop, window in SETTINGS:
         likeness = []

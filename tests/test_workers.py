@@ -95,6 +95,7 @@ def test_what_is_decoded_ahead_is_bounded(seconds: int) -> None:
     fake = Fake()
     done = outcomes(fake, (counted(100 * seconds + index) for index in range(300)), 8)
     assert len(done) == 300
+    assert [length for _, length in fake.shapes] == [100 * seconds + index for index in range(300)]
     assert most <= 8 * 8 + 1 + 2 * 3
     if seconds == 60:
         assert most <= 1200 / 60 + 1 + 2 * 3

@@ -78,7 +78,7 @@ FAULTS: tuple[tuple[str, str, str, str], ...] = (
     ("models/streaming.py", "[-self._hops_in_window :]", "", STREAMS),
     ("models/streaming.py", "np.abs(window).max() > SILENCE_PEAK", "True", STREAMS),
     ("models/streaming.py", "self._samples >= self._hops_in_window", "self._samples > self._hops_in_window", STREAMS),
-    ("models/streaming.py", "samples[:end].reshape(-1, self._size)", "[samples[:end]]", STREAMS),
+    ("models/streaming.py", "resample_chunk(samples, last=last)", "resample_chunk(samples)", STREAMS),
     ("models/streaming.py", "[-self._hops_kept * self._hop :]", "", STREAMS),
     ("models/streaming.py", "self._hops_kept - self._hops_in_window + 1", "self._hops_kept", STREAMS),
     # Sub-centers.

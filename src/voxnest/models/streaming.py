@@ -101,7 +101,8 @@ class Stream:
         # None for one in which there is nothing to hear.
         self._windows: deque[np.ndarray | None] = deque(maxlen=self._hops_kept - self._hops_in_window + 1)
         self._finished = False
-        self._resampler = _Resampler(self.sample_rate, self.embedder.sample_rate)
+        # What it gives depends on the sound alone, not on its chunks, and is what encode hears.
+        self._resampler = soxr.ResampleStream(self.sample_rate, self.embedder.sample_rate, 1, dtype="float32")
 
     @property
     def seconds(self) -> float:
@@ -127,7 +128,7 @@ class Stream:
         if not np.isfinite(samples).all():
             raise AudioError("chunk", "holds NaN or infinite samples")
         found = []
-        for _ in self._blocks_of(self._resampler.more(samples)):
+        for _ in self._blocks_of(samples):
             if (heard := self._heard()) is not None:
                 found.append(heard)
         return found
@@ -142,7 +143,7 @@ class Stream:
         """
         self._check_open()
         self._finished = True
-        for _ in self._blocks_of(self._resampler.end()):
+        for _ in self._blocks_of(np.empty(0, np.float32), last=True):
             pass
         kept = np.concatenate([np.empty(0, np.float32), *self._blocks, *self._rest])[-self._hops_kept * self._hop :]
         window = kept[-self._hops_in_window * self._hop :]
@@ -154,8 +155,10 @@ class Stream:
         if self._finished:
             raise ConfigError("stream", "it was finished", "reset() before it is used again")
 
-    def _blocks_of(self, samples: np.ndarray) -> Iterator[None]:
+    def _blocks_of(self, samples: np.ndarray, last: bool = False) -> Iterator[None]:
         """Take sound in; give way whenever a block has become whole."""
+        if self.sample_rate != self.embedder.sample_rate:
+            samples = self._resampler.resample_chunk(samples, last=last)
         while len(samples):
             missing = self._hop - self._samples % self._hop
             self._rest.append(samples[:missing].copy())  # not a view, which would keep the whole chunk
@@ -178,27 +181,3 @@ class Stream:
         counting = [embedding for embedding in self._windows if embedding is not None]
         running = mean_embedding(np.stack(counting)) if counting else latest
         return Heard(self.seconds, running[: self.dim], latest[: self.dim])
-
-
-class _Resampler:
-    """To the rate of an embedder, a few milliseconds late. What it gives depends on the sound alone, not on its chunks.
-
-    To that end it resamples blocks of one size, however the sound comes.
-    """
-
-    def __init__(self, rate: int, wanted: int) -> None:
-        self._stream = None if rate == wanted else soxr.ResampleStream(rate, wanted, 1, dtype="float32")
-        self._size = max(1, rate // 100)
-        self._rest = np.empty(0, np.float32)
-
-    def more(self, samples: np.ndarray) -> np.ndarray:
-        if self._stream is None:
-            return samples
-        samples = np.concatenate([self._rest, samples])
-        end = len(samples) // self._size * self._size
-        self._rest = samples[end:]
-        blocks = [self._stream.resample_chunk(block) for block in samples[:end].reshape(-1, self._size)]
-        return np.concatenate([self._rest[:0], *blocks])
-
-    def end(self) -> np.ndarray:
-        return self._rest if self._stream is None else self._stream.resample_chunk(self._rest, last=True)
