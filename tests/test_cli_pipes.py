@@ -20,7 +20,7 @@ import soundfile
 import torch
 
 from voxnest import create_encoder, save_encoder
-from voxnest.cli.progress import progress_bar
+from voxnest.progress import progress_bar
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no FIFOs")
 Run = Callable[..., tuple[int, bytes, str]]

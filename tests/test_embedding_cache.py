@@ -11,7 +11,7 @@ from voxnest.errors import VoxnestError
 from voxnest.evaluation import evaluate
 from voxnest.inference import embed_files
 from voxnest.inference.cache import EmbeddingCache, embed_kept
-from voxnest.inference.embedding import Span
+from voxnest.inference.pipeline import Span
 
 
 @pytest.fixture(scope="module")

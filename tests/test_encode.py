@@ -10,7 +10,7 @@ import soxr
 import torch
 from torch import nn
 
-from voxnest import load_encoder, read_audio
+from voxnest import load_encoder, read_audio, similarity
 from voxnest.errors import AudioError, CheckpointError, ConfigError
 from voxnest.inference import embed_files
 from voxnest.models.encoder import SpeakerEncoder
@@ -177,3 +177,83 @@ def test_lengths_are_for_use_and_not_for_training() -> None:
 def test_one_waveform_alone_is_told_how_to_be_a_batch(encoder: SpeakerEncoder) -> None:
     with pytest.raises(AudioError, match=r"\[batch, samples\]; waveform\[None\] for one"):
         encoder(SAMPLES)
+
+
+def test_recordings_of_any_kind_and_rate_mix_in_one_list(tmp_path: Path, encoder: SpeakerEncoder) -> None:
+    wide = soxr.resample(SAMPLES, 16000, 44100)
+    soundfile.write(tmp_path / "a.wav", wide, 44100, subtype="FLOAT")
+    whole = (wide * 2**15).round().astype(np.int16)
+    mixed = [tmp_path / "a.wav", (wide, 44100), SAMPLES, (np.stack([whole, whole], axis=1), np.int64(44100))]
+    embeddings = encoder.encode(mixed)
+    assert embeddings == pytest.approx(np.concatenate([embed(encoder, SAMPLES)] * 4), abs=0.02)
+    assert encoder.encode(mixed[1]) == pytest.approx(embeddings[1:2], abs=1e-5)  # a pair is one recording, not two
+    with pytest.raises(AudioError, match=r"recordings\[1\]: -8000"):
+        encoder.encode([SAMPLES, (SAMPLES, -8000)])
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 64])
+def test_embeddings_do_not_depend_on_the_batch(batch: int, tmp_path: Path, encoder: SpeakerEncoder) -> None:
+    recordings: list[Any] = [np.roll(SAMPLES, index)[: (8000, 9000, 12345)[index % 3]] for index in range(10)]
+    soundfile.write(tmp_path / "a.wav", recordings[0], 16000, subtype="FLOAT")
+    recordings.append(tmp_path / "a.wav")
+    sizes: list[tuple[int, ...]] = []
+    hook = encoder.register_forward_pre_hook(lambda _, arguments: sizes.append(arguments[0].shape))
+    try:
+        embeddings = encoder.encode(recordings, batch=batch)
+    finally:
+        hook.remove()
+    assert max(size for size, _ in sizes) == min(batch, 5)
+    alone = [encoder.encode(item)[0] for item in recordings]
+    assert embeddings == pytest.approx(np.stack(alone), abs=1e-5)
+
+
+def test_progress_is_told_or_drawn(encoder: SpeakerEncoder, capsys: pytest.CaptureFixture[str]) -> None:
+    told: list[tuple[int, int]] = []
+    expected = encoder.encode([SAMPLES] * 3, progress=lambda *now: told.append(now))
+    assert told == [(1, 3), (2, 3), (3, 3)]
+    encoder.encode(SAMPLES, progress=lambda *now: told.append(now))
+    assert told[-1] == (1, 1)
+    assert np.array_equal(encoder.encode([SAMPLES] * 3, progress=True), expected)
+    assert capsys.readouterr() == ("", "")  # no terminal
+
+
+def test_a_recording_that_is_too_short_is_repeated_if_asked(tmp_path: Path, encoder: SpeakerEncoder) -> None:
+    least = encoder.min_samples
+    click = SAMPLES[: least // 3]
+    soundfile.write(tmp_path / "click.wav", click, 16000, subtype="FLOAT")
+    expected = embed(encoder, np.tile(click, 4)[:least])
+    assert encoder.encode([click, tmp_path / "click.wav", SAMPLES], short="repeat") == pytest.approx(
+        np.concatenate([expected, expected, embed(encoder, SAMPLES)]), abs=1e-5
+    )
+    for short, says in (("error", "click.wav: lasts"), ("repeat", "recording: 0 samples")):
+        with pytest.raises(AudioError, match=says):
+            encoder.encode(tmp_path / "click.wav" if short == "error" else SAMPLES[:0], short=short)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"short: 'repeta' .expected 'repeat'"):
+        encoder.encode(click, short="repeta")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="batch: 0"):
+        encoder.encode(click, batch=0)
+
+
+def test_the_first_bad_recording_of_several_is_named(tmp_path: Path, encoder: SpeakerEncoder) -> None:
+    loud = np.full(16000, 1e30, np.float32)
+    for batch in (1, 4):
+        with pytest.raises(AudioError, match=r"recordings\[2\]: its embedding is NaN or infinite"):
+            encoder.encode([SAMPLES, SAMPLES, loud, SAMPLES[:10], tmp_path / "none.wav"], batch=batch)
+    assert torch.get_num_threads() == 1
+
+
+def test_similarity_is_of_vectors_and_of_matrices() -> None:
+    random = np.random.default_rng(0)
+    a, b = random.standard_normal((3, 8)).astype(np.float32), random.standard_normal((2, 8))
+    expected = [[x @ y / np.linalg.norm(x) / np.linalg.norm(y) for y in b] for x in a]
+    assert similarity(a, b) == pytest.approx(np.array(expected), abs=1e-6)
+    assert similarity(a[0], b[1]) == pytest.approx(expected[0][1], abs=1e-6)
+    assert (similarity(a, b[0]).shape, similarity(a[0], b).shape, np.shape(similarity(a[0], b[0]))) == ((3,), (2,), ())
+    assert similarity(torch.from_numpy(a), b, dim=4) == pytest.approx(similarity(a[:, :4], b[:, :4]))
+    assert similarity(np.zeros(8), b).tolist() == [0, 0]
+    assert similarity(a[0] * 1e-3, a[0] * 1e3) <= 1
+    for wrong in ((a, b[:, :4]), (a, 3.0), (a[None], b)):
+        with pytest.raises(ValueError, match="of one size"):
+            similarity(*wrong)
+    with pytest.raises(ValueError, match="a prefix of 9 numbers of embeddings with 8"):
+        similarity(a, b, dim=9)

@@ -236,6 +236,19 @@ def test_an_embedding_does_not_depend_on_the_batch(encoder: SpeakerEncoder) -> N
     torch.testing.assert_close(together, alone, rtol=0, atol=1e-4 * float(alone.abs().max()))
 
 
+def test_an_embedding_does_not_depend_on_lengths_it_was_batched_with(encoder: SpeakerEncoder) -> None:
+    lengths = [11000, 13000, 11000, 12000, 13000]
+    waveform = voices(5, 13000)
+    items = [item[:length] for item, length in zip(waveform, lengths, strict=True)]
+    with torch.inference_mode():
+        alone = torch.cat([encoder(item[None]) for item in items])
+        padded = encoder(waveform, lengths=lengths)
+    encoded = [torch.from_numpy(encoder.encode(items, batch=batch)) for batch in (1, 2, 8)]
+    for together in (padded, *encoded):
+        assert torch.cosine_similarity(alone, together).min() > 0.99999
+        torch.testing.assert_close(together, alone, rtol=0, atol=1e-3 * float(alone.abs().max()))
+
+
 def test_voices_are_told_apart(encoder: SpeakerEncoder) -> None:
     with torch.inference_mode():
         embedding = encoder(voices(3, 13000))

@@ -1,5 +1,6 @@
 """Embedding whole recordings: each alone, in order, within bounds, and with nothing lost on a bad one."""
 
+import shutil
 import signal
 import threading
 import time
@@ -86,6 +87,30 @@ def test_an_embedding_does_not_depend_on_the_company(encoder: SpeakerEncoder, fo
         np.testing.assert_array_equal(embed_files(encoder, [path])[str(path)], together[str(path)])
 
 
+def test_files_of_one_length_are_embedded_together_where_that_is_faster(
+    encoder: SpeakerEncoder, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    soundfile.write(tmp_path / "short.wav", np.ones(100), 16000)
+    copies = [shutil.copy(path, tmp_path / f"{number}-{path.name}") for path in folder.iterdir() for number in range(5)]
+    names = [*copies[:7], str(tmp_path / "short.wav"), *copies[7:]]
+    expected = embed_files(encoder, names, on_error="skip", max_duration=2.0)
+    sizes: list[tuple[int, ...]] = []
+    hook = encoder.register_forward_pre_hook(lambda _, arguments: sizes.append(arguments[0].shape))
+    monkeypatch.setattr(SpeakerEncoder, "batch_size", 8)
+    told: list[tuple[int, int]] = []
+    try:
+        found = embed_files(encoder, names, on_error="skip", max_duration=2.0, progress=lambda *now: told.append(now))
+    finally:
+        hook.remove()
+    assert list(found) == list(expected)
+    for name, embedding in found.items():
+        np.testing.assert_allclose(embedding, expected[name], atol=1e-4)
+    assert (found.failures, found.warnings) == (expected.failures, expected.warnings)
+    assert [name for name, _ in found.failures] == [names[7]]
+    assert (len(sizes), sum(size for size, _ in sizes)) == (6, 30)  # ten each of a second, five others, both parts
+    assert told[-1] == (31, 31)
+
+
 def test_names_are_kept_as_given_and_each_file_is_read_once(
     encoder: SpeakerEncoder, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -95,7 +120,7 @@ def test_names_are_kept_as_given_and_each_file_is_read_once(
         reads.append(path)
         return read_audio(path, **arguments)
 
-    monkeypatch.setattr("voxnest.inference.embedding.read_audio", counted)
+    monkeypatch.setattr("voxnest.inference.pipeline.read_audio", counted)
     embeddings = embed_files(encoder, [Path("0.flac"), "1.flac", "0.flac"], root=folder)
     assert list(embeddings) == ["0.flac", "1.flac"]
     assert sorted(reads) == [folder / "0.flac", folder / "1.flac"]
@@ -122,7 +147,7 @@ def test_a_long_recording_is_embedded_in_equal_parts(
         lengths.append(len(audio.samples))
         return audio
 
-    monkeypatch.setattr("voxnest.inference.embedding.read_audio", watched)
+    monkeypatch.setattr("voxnest.inference.pipeline.read_audio", watched)
     embedding = embed_files(encoder, [path], max_duration=2.0)[str(path)]
     assert lengths == [24000, 24000, 24000]
     samples = torch.from_numpy(read_audio(path).samples)
@@ -185,7 +210,7 @@ def test_whatever_is_wrong_with_one_recording_leaves_the_others(
             raise KeyError("a decoder's mistake")
         return read_audio(path, **arguments)
 
-    monkeypatch.setattr("voxnest.inference.embedding.read_audio", broken)
+    monkeypatch.setattr("voxnest.inference.pipeline.read_audio", broken)
     names = [str(tmp_path / f"{stem}.wav") for stem in ("loud", "huge", "odd", "breaks")]
     for name, seconds, level in zip(names, (1, 1, 1, 2), (20, 0.1, 0.1, 0.1), strict=True):
         soundfile.write(name, np.full(16000 * seconds, level, np.float32), 16000, subtype="FLOAT")

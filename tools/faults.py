@@ -27,6 +27,8 @@ CROPS = "crops.py properties.py -k 'crop or share or speaker or utterance'"
 TURNS = "rotation.py properties.py -k 'rotat or turned or prefix or direction'"
 LOSSES = "losses.py -k 'center or class'"
 MODES = "zoo.py matryoshka_fit.py -k 'mode'"
+COMPANY = "workers.py"
+STREAMS = "streaming.py -k 'not real'"
 LONG = "inference.py encode.py -k 'long or loud or part'"
 MUON = "optimizers.py"
 FUSION = "eres2net.py -k fusion"
@@ -58,11 +60,27 @@ FAULTS: tuple[tuple[str, str, str, str], ...] = (
     ("zoo/counting.py", "with eval_mode(encoder), ", "with ", MODES),
     ("matryoshka/fit.py", "with eval_mode(encoder):", "if encoder.eval():", MODES),
     ("matryoshka/fit.py", "with eval_mode(encoder):", "if True:", MODES),
-    ("models/encoding.py", "module.training = True", "encoder.train()", MODES),
+    ("models/embedding.py", "module.training = True", "encoder.train()", MODES),
     ("training/module.py", "        if self.frozen:\n", "        if False:\n", "training.py -k frozen"),
     # Parts of long recordings.
     ("models/encoding.py", "(embeddings / np.maximum(norms, np.finfo(np.float32).tiny))", "embeddings", LONG),
     ("models/encoding.py", "(mean * norms.mean())", "mean", LONG),
+    # Recordings in groups of one length.
+    ("models/workers.py", "len(group) >= most", "len(group) > most", COMPANY),
+    ("models/workers.py", "min(self._batch, int(SECONDS_AT_ONCE * self._rate) // length)", "self._batch", COMPANY),
+    ("models/workers.py", " or self._samples > _SECONDS_WAITING * self._rate", "", COMPANY),
+    ("models/workers.py", " and len(flights) < _AHEAD * batch", "", COMPANY),
+    ("models/workers.py", "next(iter(self._groups))", "next(reversed(self._groups))", COMPANY),
+    ("models/workers.py", "            if len(group) == 1:\n", "            if group:\n", COMPANY),
+    ("models/encoding.py", "0 < len(waveform) < min_samples", "False", "encode.py -k short"),
+    # Streams.
+    ("models/streaming.py", "samples[:missing].copy()", "samples[:missing]", STREAMS),
+    ("models/streaming.py", "[-self._hops_in_window :]", "", STREAMS),
+    ("models/streaming.py", "np.abs(window).max() > SILENCE_PEAK", "True", STREAMS),
+    ("models/streaming.py", "self._samples >= self._hops_in_window", "self._samples > self._hops_in_window", STREAMS),
+    ("models/streaming.py", "resample_chunk(samples, last=last)", "resample_chunk(samples)", STREAMS),
+    ("models/streaming.py", "[-self._hops_kept * self._hop :]", "", STREAMS),
+    ("models/streaming.py", "self._hops_kept - self._hops_in_window + 1", "self._hops_kept", STREAMS),
     # Sub-centers.
     ("losses.py", ".amax(dim=2)", ".mean(dim=2)", LOSSES),
     ("losses.py", ".amax(dim=2)", "[:, :, 0]", LOSSES),

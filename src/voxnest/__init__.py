@@ -29,6 +29,7 @@ _PUBLIC = {
     "prepare": "voxnest.corpora.prepare",
     "read_audio": "voxnest.audio",
     "save_encoder": "voxnest.hub.checkpoint",
+    "similarity": "voxnest.scoring",
     "train": "voxnest.training.run",
     "verify": "voxnest.inference",
     "with_dims": "voxnest.matryoshka",

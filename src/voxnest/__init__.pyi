@@ -19,6 +19,7 @@ from voxnest.matryoshka import discriminative_rotation as discriminative_rotatio
 from voxnest.matryoshka import pca_rotation as pca_rotation
 from voxnest.matryoshka import with_dims as with_dims
 from voxnest.models.encoder import SpeakerEncoder as SpeakerEncoder
+from voxnest.scoring import similarity as similarity
 from voxnest.training.run import train as train
 from voxnest.training.settings import load_config as load_config
 from voxnest.zoo.registry import create_encoder as create_encoder

@@ -26,12 +26,12 @@ def bench(
     from rich.console import Console
     from rich.table import Table
 
-    from voxnest.cli.progress import progress_bar
     from voxnest.cli.results import give_json
     from voxnest.evaluation import find_trials
     from voxnest.evaluation.costs import measure_costs
     from voxnest.files import check_output
     from voxnest.hub.checkpoint import load_encoder
+    from voxnest.progress import progress_bar
 
     if json:
         check_output(json, ".json")

@@ -39,7 +39,6 @@ def calibrate(
     from rich.console import Console
     from rich.table import Table
 
-    from voxnest.cli.progress import progress_bar
     from voxnest.cli.results import give_json
     from voxnest.errors import ConfigError
     from voxnest.evaluation import calibrate as run
@@ -47,6 +46,7 @@ def calibrate(
     from voxnest.files import check_output, is_stream
     from voxnest.hub.checkpoint import load_encoder, own_file, save_changed
     from voxnest.inference.cache import EmbeddingCache
+    from voxnest.progress import progress_bar
     from voxnest.scoring import TooFewTrials
 
     own = own_file(model)

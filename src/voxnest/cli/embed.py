@@ -28,11 +28,11 @@ def embed(
     from rich.console import Console
     from rich.markup import escape
 
-    from voxnest.cli.progress import progress_bar
     from voxnest.errors import AudioError
     from voxnest.files import check_output, is_stream
     from voxnest.hub.checkpoint import load_encoder
     from voxnest.inference import embed_to_file, find_recordings
+    from voxnest.progress import progress_bar
 
     check_output(output)
     recordings: list[str] = []

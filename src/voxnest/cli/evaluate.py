@@ -277,11 +277,11 @@ def _run(
     """Evaluate models, and describe them if it is wanted."""
     from dataclasses import replace
 
-    from voxnest.cli.progress import progress_bar
     from voxnest.evaluation import Cohort, describe_encoder, load_cohort
     from voxnest.evaluation import evaluate as run
     from voxnest.hub.checkpoint import find_metadata
     from voxnest.inference.cache import EmbeddingCache
+    from voxnest.progress import progress_bar
 
     reports, cards = {}, {}
     for name, encoder in encoders.items():

@@ -14,9 +14,9 @@ def print_identification(
     from rich.console import Console
     from rich.table import Table
 
-    from voxnest.cli.progress import progress_bar
     from voxnest.evaluation.identification import WINDOW, identify
     from voxnest.hub.checkpoint import load_classifier, load_encoder
+    from voxnest.progress import progress_bar
 
     classifier = load_classifier(model, device=device)
     encoder = load_encoder(model, device=device)

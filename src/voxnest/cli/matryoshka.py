@@ -52,11 +52,11 @@ def fit(
     from rich.console import Console
     from rich.markup import escape
 
-    from voxnest.cli.progress import progress_bar
     from voxnest.corpora.utterances import read_corpus
     from voxnest.files import check_output, is_stream
     from voxnest.hub.checkpoint import load_encoder, save_encoder
     from voxnest.matryoshka.fit import fit as run
+    from voxnest.progress import progress_bar
 
     check_output(output, ".safetensors")
     encoder = load_encoder(model, device=device)

@@ -27,11 +27,11 @@ def plda(
     """Train PLDA, whose scores are log-likelihood ratios: for voxnest evaluate --plda and voxnest score --plda."""
     from rich.console import Console
 
-    from voxnest.cli.progress import progress_bar
     from voxnest.evaluation import save_plda, train_plda
     from voxnest.files import check_output, is_stream
     from voxnest.hub.checkpoint import load_encoder
     from voxnest.inference.cache import EmbeddingCache
+    from voxnest.progress import progress_bar
 
     check_output(output, ".npz")
     encoder = load_encoder(model, device=device)

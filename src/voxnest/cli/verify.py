@@ -47,12 +47,12 @@ def verify(
     from rich.markup import escape
 
     from voxnest.cli.inputs import label, readable
-    from voxnest.cli.progress import progress_bar
     from voxnest.cli.results import give_json
     from voxnest.errors import VoxnestError
     from voxnest.files import check_output
     from voxnest.hub.checkpoint import load_encoder
     from voxnest.inference import verify as run
+    from voxnest.progress import progress_bar
     from voxnest.scoring.calibration import FEW_ERRORS
 
     if json:

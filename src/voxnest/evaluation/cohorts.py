@@ -14,7 +14,8 @@ from voxnest.errors import ConfigError, CorpusError
 from voxnest.evaluation.trial_sets import EmbeddedTrials
 from voxnest.inference.archive import read_embeddings
 from voxnest.inference.cache import EmbeddingCache, embed_kept
-from voxnest.inference.embedding import Progress, utterance_spans
+from voxnest.inference.embedding import utterance_spans
+from voxnest.inference.pipeline import Progress
 from voxnest.scoring import normalise, score_indexed, speaker_means, subtract_mean
 from voxnest.scoring.arrays import Array, Floats
 from voxnest.scoring.normalisation import Norm

@@ -15,7 +15,8 @@ import torch
 from voxnest.corpora.manifest import check_files, read_manifest
 from voxnest.errors import CheckpointError, ConfigError, CorpusError
 from voxnest.evaluation.report import write_report
-from voxnest.inference.embedding import Progress, embed_utterances
+from voxnest.inference.embedding import embed_utterances
+from voxnest.inference.pipeline import Progress
 
 if TYPE_CHECKING:
     from voxnest.corpora.manifest import Utterance

@@ -23,7 +23,8 @@ from voxnest.corpora.trials import (
 from voxnest.errors import TrialError
 from voxnest.evaluation.checks import check_trials
 from voxnest.inference.cache import EmbeddingCache, embed_kept
-from voxnest.inference.embedding import Embeddings, Progress, Span
+from voxnest.inference.embedding import Embeddings
+from voxnest.inference.pipeline import Progress, Span
 from voxnest.scoring import score_indexed
 from voxnest.scoring.arrays import Array, Floats, unit_rows
 

@@ -12,7 +12,8 @@ import numpy as np
 
 from voxnest.errors import CorpusError
 from voxnest.files import atomic_write, check_output, writing
-from voxnest.inference.embedding import Embeddings, Progress, embed_files
+from voxnest.inference.embedding import Embeddings, embed_files
+from voxnest.inference.pipeline import Progress
 
 if TYPE_CHECKING:
     from voxnest.models.embedder import Embedder

@@ -9,9 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,7 +21,8 @@ import numpy as np
 from voxnest import __version__
 from voxnest.errors import VoxnestError
 from voxnest.files import cache_folder
-from voxnest.inference.embedding import Embeddings, Progress, Span, embed_spans
+from voxnest.inference.embedding import Embeddings, embed_spans
+from voxnest.inference.pipeline import Outcome, Progress, Span, stream_spans
 
 if TYPE_CHECKING:
     from voxnest.models.embedder import Embedder
@@ -79,23 +81,22 @@ class EmbeddingCache:
         self.hits += len(found)
         return found
 
-    def write(self, recordings: Mapping[str, bytes], embeddings: Embeddings) -> None:
-        """Keep what was found out about recordings {name: digest}.
+    def write(self, recordings: Mapping[str, bytes], outcomes: Iterable[Outcome]) -> None:
+        """Keep what came of recordings {name: digest}.
 
         Raises:
             VoxnestError: it cannot be written.
         """
-        warnings, silent = dict(embeddings.warnings), set(embeddings.silent)
         rows = [
             (
-                recordings[name],
-                embedding.astype("<f4").tobytes(),
-                embeddings.seconds[name],
-                name in silent,
-                warnings.get(name, ""),
+                recordings[outcome.name],
+                outcome.embedding.astype("<f4").tobytes(),
+                outcome.seconds,
+                outcome.silent,
+                "; ".join(outcome.warnings),
             )
-            for name, embedding in embeddings.items()
-            if name in recordings
+            for outcome in outcomes
+            if outcome.embedding is not None and outcome.name in recordings
         ]
         with self._open() as table, table:
             table.executemany("INSERT OR REPLACE INTO embeddings VALUES (?, ?, ?, ?, ?)", rows)
@@ -145,16 +146,11 @@ def embed_kept(
     known = cache.read(digests)
     rest = {name: span for name, span in spans.items() if name not in known}
     fresh = Embeddings()
-    names = list(rest)
-    for start in range(0, len(names), BATCH):
-        batch = {name: rest[name] for name in names[start : start + BATCH]}
-        shown = _shifted(progress, start, len(names) - start - len(batch))
-        found = embed_spans(encoder, batch, progress=shown, window=window)
-        cache.write(digests, found)
-        fresh.update(found)
-        fresh.seconds |= found.seconds
-        fresh.warnings += found.warnings
-        fresh.silent += found.silent
+    with closing(stream_spans(encoder, rest.items(), total=len(rest), progress=progress, window=window)) as outcomes:
+        while batch := list(islice(outcomes, BATCH)):
+            for outcome in batch:
+                fresh.add(outcome)
+            cache.write(digests, batch)
     return _merge(spans, known, fresh)
 
 
@@ -192,11 +188,3 @@ def _digests(spans: Mapping[str, Span]) -> dict[str, bytes]:
 
     with ThreadPoolExecutor(HASHERS, "digest") as pool:
         return {name: digest for name, digest in pool.map(compute, spans.items()) if digest is not None}
-
-
-def _shifted(progress: Progress | None, before: int, after: int) -> Callable[[int, int], None] | None:
-    """Progress of a batch as a part of the whole."""
-    if progress is None:
-        return None
-    call = progress
-    return lambda done, total: call(before + done, before + total + after)

@@ -10,7 +10,8 @@ import numpy as np
 
 from voxnest.corpora.trials import Trial, index_trials
 from voxnest.errors import ConfigError
-from voxnest.inference.embedding import Progress, embed_files
+from voxnest.inference.embedding import embed_files
+from voxnest.inference.pipeline import Progress
 from voxnest.scoring import (
     Calibration,
     FalseAcceptThreshold,

@@ -1,10 +1,12 @@
 """Tell whether a recording or the encoder is at fault when there is no embedding."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
-from voxnest.errors import AudioError, CheckpointError
+from voxnest.errors import AudioError, CheckpointError, VoxnestError
 from voxnest.models.embedder import Embedder
 
 
@@ -37,6 +39,17 @@ def blame_recording(encoder: Embedder, path: str | Path, error: Exception | None
     if error is None:
         return AudioError(path, "its embedding is NaN or infinite", "samples in [-1, 1]")
     return AudioError(path, one_line(error))
+
+
+@contextmanager
+def blaming(encoder: Embedder, path: str | Path) -> Iterator[None]:
+    """Let what is raised within be a `VoxnestError`; see `blame_recording` for what is not."""
+    try:
+        yield
+    except VoxnestError:
+        raise
+    except Exception as error:
+        raise blame_recording(encoder, path, error) from error
 
 
 def one_line(error: Exception) -> str:

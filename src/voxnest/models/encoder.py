@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from voxnest.errors import AudioError, ConfigError
 from voxnest.models.embedding import ready, weights_digest, window_embeddings
-from voxnest.models.encoding import NUMBERS, check_numbers, encode
+from voxnest.models.encoding import NUMBERS, Short, check_numbers, encode
 from voxnest.models.exits import at_exit
 from voxnest.models.head import MatryoshkaProjection
+from voxnest.models.streaming import Stream
 
 if TYPE_CHECKING:
     from voxnest.models.embedder import Threads
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 
 Waveform = Tensor | np.ndarray
 Lengths = Tensor | np.ndarray | Sequence[int] | None
-Recordings = str | Path | Waveform | Sequence[str | Path | Waveform]
+Recording = str | Path | Waveform | tuple[Waveform, int]
+Recordings = Recording | Sequence[Recording]
 
 
 def as_waveform(samples: Waveform, device: torch.device | None = None) -> Tensor:
@@ -187,8 +189,8 @@ class SpeakerEncoder(nn.Module):
             exit: after which stage the embedding is taken, of a model with exits; the later ones are not computed. If
                 None, the one that is named for `dim` (`dim_exits`), else the end.
             lengths: how many samples of each item count, `[batch]`, in eval mode: each is embedded as if alone, those
-                of one length together. Without, zeros that pad an item are silence that it ends in, and change its
-                embedding.
+                of one length together, for the reason given in `voxnest.models.workers`. Without, zeros that pad an
+                item are silence that it ends in, and change its embedding.
 
         Raises:
             AudioError: if the waveform is not of that shape, shorter than `min_samples`, or (looked at in eval mode on
@@ -265,31 +267,56 @@ class SpeakerEncoder(nn.Module):
         return embedding if dim is None else self.head.prefix(embedding, dim)
 
     def encode(
-        self, recordings: Recordings, dim: int | None = None, *, sample_rate: int | None = None
+        self,
+        recordings: Recordings,
+        dim: int | None = None,
+        *,
+        batch: int | None = None,
+        progress: bool | Callable[[int, int], object] = False,
+        sample_rate: int | None = None,
+        short: Short = "error",
     ) -> np.ndarray[Any, Any]:
         """Embed recordings at their own lengths, whatever the mode: float32 numbers `[n, dim]`, without gradient.
 
         Args:
-            recordings: a file, or samples `[samples]` or `[samples, channels]` (a mean of the channels is taken), or a
-                list of these; numbers as in `forward`.
+            recordings: a file, or samples `[samples]` or `[samples, channels]` (a mean of the channels is taken), or
+                a pair (samples, rate in Hz), or a list of any of these; numbers as in `forward`.
             dim: give the first `dim` numbers only; all if None.
-            sample_rate: of all samples that are not in files, in Hz; that of the model if None.
+            batch: how many recordings of one length are embedded at once; `batch_size` if None. The embeddings do not
+                depend on it.
+            progress: show a bar on a terminal's stderr; or a function to call with how many recordings are done, and of
+                how many.
+            sample_rate: of all samples without a rate of their own, in Hz; that of the model if None.
+            short: what becomes of a recording that is shorter than `min_samples`: "error", or "repeat" it until it is
+                as long, as wespeaker does in training.
 
-        Files give what `voxnest.inference.embed_files` gives, which is faster for many. Recordings above 60 s are
-        embedded in equal parts, as there.
+        Recordings above 60 s are embedded in equal parts, and several are decoded ahead of the network, as by
+        `voxnest.inference.embed_files`, which skips what cannot be used and warns of what should not be relied on.
 
         Raises:
             AudioError: for a recording that cannot be used: damaged, too short, not finite, of another shape.
-            ConfigError: if the model was not trained for `dim`.
+            ConfigError: if the model was not trained for `dim`, or `batch` or `short` are not as above.
             CheckpointError: if the model gives an embedding that is not finite.
 
         Examples:
             >>> encoder.encode(["a.m4a", "b.wav"], dim=64).shape
             (2, 64)
-            >>> encoder.encode(samples, sample_rate=48000).shape
-            (1, 256)
+            >>> encoder.encode([(speech, 16000), soundfile.read("call.wav")], progress=True).shape
+            (2, 256)
         """
-        return encode(self, recordings, dim, sample_rate)
+        return encode(self, recordings, dim, batch=batch, progress=progress, sample_rate=sample_rate, short=short)
+
+    def stream(
+        self,
+        hop: float = 1.0,
+        *,
+        window: float = 3.0,
+        dim: int | None = None,
+        sample_rate: int | None = None,
+        history: float = 600.0,
+    ) -> Stream:
+        """Running embeddings of sound that is still coming in; see `Stream`."""
+        return Stream(self, hop, window=window, dim=dim, sample_rate=sample_rate, history=history)
 
     def ready(self) -> AbstractContextManager[Threads]:
         """See `voxnest.models.embedder.Embedder`, as the methods below."""

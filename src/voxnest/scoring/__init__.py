@@ -9,7 +9,7 @@ from voxnest.scoring.calibration import (
     pair_measures,
     probability,
 )
-from voxnest.scoring.cosine import cosine_similarity, score_crops, score_indexed, score_trials
+from voxnest.scoring.cosine import cosine_similarity, score_crops, score_indexed, score_trials, similarity
 from voxnest.scoring.fusion import fit_fusion
 from voxnest.scoring.logistic import LinearLLR
 from voxnest.scoring.model_calibration import MEASURES, Calibration
@@ -47,6 +47,7 @@ __all__ = [
     "score_crops",
     "score_indexed",
     "score_trials",
+    "similarity",
     "speaker_means",
     "subtract_mean",
     "t_norm",

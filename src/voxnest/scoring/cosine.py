@@ -1,8 +1,10 @@
 """Cosine similarity of the trials' embeddings, at any prefix, of whole recordings and of several crops each."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from voxnest.corpora.trials import IndexedTrials, Trial, index_trials
 from voxnest.scoring.arrays import Array, each_block, row_norms, unit_rows
@@ -14,6 +16,32 @@ def cosine_similarity(first: Array, second: Array) -> float:
     """Cosine similarity of two embeddings `[dim]`, in double precision and in [-1, 1]; 0 if one of them is zero."""
     one, other = unit_rows(np.stack([first, second]).astype(np.float64))
     return float(np.clip(one @ other, -1, 1))
+
+
+def similarity(a: ArrayLike, b: ArrayLike, dim: int | None = None) -> Any:
+    """Cosine similarity of each of `a` with each of `b`, in [-1, 1]; an embedding of zeros has 0 with everything.
+
+    Args:
+        a: an embedding `[d]` or several `[n, d]`, such as `encoder.encode` gives.
+        b: others, `[d]` or `[m, d]`.
+        dim: compare the first `dim` numbers only; all if None.
+
+    Returns:
+        `[n, m]`; without the axis of what was a single embedding: of two of them it is a number.
+
+    Raises:
+        ValueError: embeddings of other shapes or of different sizes, or with fewer than `dim` numbers.
+
+    Examples:
+        >>> similarity(encoder.encode(["a.wav", "b.wav"]), encoder.encode("c.wav")).shape
+        (2, 1)
+    """
+    one, other = np.asarray(a), np.asarray(b)
+    if not (1 <= one.ndim <= 2 and 1 <= other.ndim <= 2 and one.shape[-1] == other.shape[-1]):
+        raise ValueError(f"embeddings of shapes {one.shape} and {other.shape}: expected [d] or [n, d], of one size")
+    if dim is not None and not 1 <= dim <= one.shape[-1]:
+        raise ValueError(f"a prefix of {dim} numbers of embeddings with {one.shape[-1]}")
+    return np.clip(unit_rows(one[..., :dim]) @ unit_rows(other[..., :dim]).T, -1, 1)
 
 
 def score_trials(embeddings: Mapping[str, Array], trials: Sequence[Trial], dim: int | None = None) -> Array:
