@@ -39,6 +39,7 @@ class Different(ToneEncoder):
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[object, object]]:
     """A head that does no work, and two workers; gives the cluster and one of these."""
     monkeypatch.setenv("PYTHONPATH", ":".join(path for path in sys.path if path))
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # or they starve on a machine with other work
     made = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     lost, _ = made.add_node(num_cpus=1), made.add_node(num_cpus=1)
     ray.init(address=made.address, log_to_driver=False)

@@ -21,7 +21,7 @@ COMMANDS = {
     "draw": "Draw the cells of a searched architecture.",
     "evaluate": "Measure error rates of a model on a trial list.",
     "calibrate": "Make the scores of a model evidence.",
-    "embed": "Write speaker embeddings of recordings to a file.",
+    "embed": "Write speaker embeddings of any number of recordings.",
     "score": "Score a trial list from embeddings in a file.",
     "verify": "Tell whether two recordings are of one speaker.",
     "download": "Fetch published weights ahead of use.",

@@ -158,6 +158,12 @@ def find_format(name: str) -> Format:
     return found
 
 
+def shards_format(folder: Path) -> str | None:
+    """In which format a folder holds shards; None if it holds none."""
+    kinds = {"parquet": "part-*.parquet", "kaldi": "part-*.ark", "lance": "_versions"}
+    return next((name for name, pattern in kinds.items() if any(folder.glob(pattern))), None)
+
+
 def read_shards(folder: Path) -> tuple[list[str], np.ndarray, str]:
     """See `Format.read`, of a folder in whatever format it is.
 
@@ -165,8 +171,7 @@ def read_shards(folder: Path) -> tuple[list[str], np.ndarray, str]:
         CorpusError: it holds no shards.
         ConfigError: a library is not installed.
     """
-    kinds = {"parquet": "part-*.parquet", "kaldi": "part-*.ark", "lance": "_versions"}
-    found = next((name for name, pattern in kinds.items() if any(folder.glob(pattern))), None)
+    found = shards_format(folder)
     if found is None:
         raise CorpusError(folder, "no embeddings in it", "a folder that voxnest embed wrote")
     try:
