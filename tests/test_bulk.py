@@ -167,6 +167,7 @@ def _slowly(audio: Path, output: Path) -> None:
     embed_to_folder(Slow, [str(audio)], output, shard_size=2, jobs=2)
 
 
+@pytest.mark.filterwarnings("ignore:lance is not fork-safe")  # nor is it used here
 @pytest.mark.skipif(sys.platform != "linux", reason="processes that fork")
 def test_a_run_that_is_killed_at_any_moment_loses_and_repeats_nothing(audio: Path, tmp_path: Path) -> None:
     draw, statuses = random.Random(time.time_ns()), list[int | None]()
@@ -185,9 +186,12 @@ def test_a_run_that_is_killed_at_any_moment_loses_and_repeats_nothing(audio: Pat
     assert not list((tmp_path / "out.run").glob("*.tmp"))
 
 
-def test_a_shard_that_somebody_deleted_is_made_again(audio: Path, tmp_path: Path) -> None:
+def test_shards_that_were_deleted_are_made_again_and_unknown_ones_removed(audio: Path, tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "out").symlink_to("disk")
     embed(audio, tmp_path / "out")
-    (tmp_path / "out" / "part-00001.parquet").unlink()
+    assert (tmp_path / "disk.run" / "run.json").exists()  # on the same disk
+    (tmp_path / "out" / "part-00001.parquet").rename(tmp_path / "disk" / "part-00009.parquet")
     counts = embed(audio, tmp_path / "out")
     assert (counts.embedded, counts.there) == (7, 23)
     check(tmp_path / "out", audio)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -32,8 +33,9 @@ CREATE TABLE IF NOT EXISTS recordings (id BLOB PRIMARY KEY, span BLOB NOT NULL, 
 
 
 def run_folder(output: Path) -> Path:
-    """Where the notes about a folder of shards are: beside it, so that it holds nothing but shards."""
-    return output.with_name(f"{output.name}.run")
+    """Where the notes about a folder of shards are: beside it, wherever a link leads, so that it holds only shards."""
+    real = Path(os.path.realpath(output))
+    return real.with_name(f"{real.name}.run")
 
 
 def noted_format(output: Path) -> str | None:
