@@ -7,10 +7,12 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
+from threading import Timer
 from types import SimpleNamespace
 
 import numpy as np
@@ -20,6 +22,7 @@ import soundfile
 from tones import ToneEncoder
 from voxnest import create_encoder, save_encoder
 from voxnest.audio.folders import walk
+from voxnest.cli.progress import throughput_bar
 from voxnest.corpora.prepare import prepare
 from voxnest.errors import ConfigError, CorpusError
 from voxnest.inference import embed_files, embed_to_file, read_embeddings
@@ -355,3 +358,22 @@ def test_what_is_not_installed_is_one_line(run: Run, tmp_path: Path, monkeypatch
     assert (status, errors.count("\n")) == (2, 1)
     assert "needs pyarrow, which is not installed (expected pip install 'voxnest[parquet]')" in errors
     assert not list(tmp_path.iterdir())
+
+
+def test_the_bar_shows_how_fast_it_is_and_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "200")
+    master, slave = os.openpty()
+    os.set_blocking(master, False)
+    with os.fdopen(slave, "w") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        monkeypatch.setattr("threading.Timer", lambda after, call: Timer(0, call))
+        with throughput_bar("embedding", lambda: 50) as show:
+            for counting in [thread for thread in threading.enumerate() if thread.name == "count"]:
+                counting.join()
+            show(3, 10, "2.0 recordings/s, 9 times real time")
+            time.sleep(0.3)
+    shown = os.read(master, 100_000)
+    os.close(master)
+    assert b"3/40" in shown
+    assert b"2.0 recordings/s, 9 times real time" in shown

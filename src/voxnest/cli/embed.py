@@ -95,11 +95,15 @@ def _to_file(load: Load, inputs: list[str], output: Path, dim: int | None, jobs:
 def _to_folder(load: Load, inputs: list[str], output: Path, **options: Any) -> None:
     """In shards, as they are done."""
     from voxnest.cli.progress import throughput_bar
-    from voxnest.inference.bulk import embed_to_folder
+    from voxnest.inference.bulk import Counts, embed_to_folder
     from voxnest.inference.bulk.folder import FAILURES, run_folder
     from voxnest.inference.bulk.sources import count_spans
 
-    with throughput_bar(partial(count_spans, inputs)) as progress:
+    with throughput_bar("embedding", partial(count_spans, inputs)) as show:
+
+        def progress(counts: Counts) -> None:
+            show(counts.embedded + counts.failed, counts.there, counts.rate())
+
         try:
             counts = embed_to_folder(load, inputs, output, progress=progress, **options)
         except KeyboardInterrupt:
@@ -108,7 +112,8 @@ def _to_folder(load: Load, inputs: list[str], output: Path, **options: Any) -> N
     rate = f", {counts.rate()}" if counts.embedded else ""
     _say(f"{output}: {counts.held:,} embeddings, {counts.embedded:,} of them new{rate}")
     if counts.warned:
-        _warn(f"{counts.warned:,} of the new ones are not to be relied on, as the column warnings says")
+        why = "" if options["format"] == "kaldi" else ": see the column warnings"
+        _warn(f"{counts.warned:,} of the new ones are not to be relied on{why}")
     shown = [(name, reason) for name, _, reason in counts.failures]
     if counts.failed > len(shown):
         shown.append((f"{counts.failed - len(shown):,} more", f"all are in {run_folder(output) / FAILURES}"))

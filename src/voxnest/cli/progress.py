@@ -1,15 +1,9 @@
 """How far a long command is, on the terminal."""
 
-from __future__ import annotations
-
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from voxnest.inference.bulk import Counts
 
 
 @contextmanager
@@ -26,42 +20,31 @@ def progress_bar(title: str, after: float = 2.0) -> Iterator[Callable[[int, int]
         yield lambda done, total: update(completed=done, total=total)
 
 
-class Throughput:
-    """How fast a run is, for `throughput_bar`: recordings a second, and seconds of them.
-
-    Args:
-        update: draws.
-        count: gives how many recordings there will be, or None if nobody knows.
-    """
-
-    def __init__(self, update: Callable[..., None], count: Callable[[], int | None]) -> None:
-        self._update, self._count = update, count
-        self._total: int | None = None
-
-    def count(self) -> None:
-        """Find out how many there will be; what is wrong with them is told by those that embed."""
-        with suppress(Exception):
-            self._total = self._count()
-
-    def __call__(self, counts: Counts) -> None:
-        """Show how far it is."""
-        done = counts.embedded + counts.failed
-        left = None if self._total is None else max(self._total - counts.there, done)
-        self._update(completed=done, total=left, rate=counts.rate())
-
-
 @contextmanager
-def throughput_bar(count: Callable[[], int | None]) -> Iterator[Throughput]:
-    """As `progress_bar`, of a run of any length: how fast it is, and the time that is left as soon as that is known.
+def throughput_bar(title: str, count: Callable[[], int | None]) -> Iterator[Callable[[int, int, str], None]]:
+    """As `progress_bar`, of work of any length: how fast it is, and the time that is left as soon as that is known.
+
+    The function that it gives is called with how much is done, how much of all was done before, and how fast it is.
 
     Args:
-        count: gives how many recordings there will be; it takes its time in a thread.
+        title: what is being done.
+        count: tells how much there is in all, or None if nobody knows; it takes its time in a thread. What it raises
+            does not matter, for the work itself will.
     """
-    with _drawn("embedding", "{task.fields[rate]}", 2.0) as update:
-        shown = Throughput(update, count)
+    total: list[int] = []
+
+    def find_total() -> None:
+        with suppress(Exception):
+            total.extend(filter(None, [count()]))
+
+    with _drawn(title, "{task.fields[rate]}", 2.0) as update:
         if sys.stderr.isatty():
-            threading.Thread(target=shown.count, name="count", daemon=True).start()
-        yield shown
+            threading.Thread(target=find_total, name="count", daemon=True).start()
+
+        def show(done: int, before: int, rate: str) -> None:
+            update(completed=done, total=max(total[0] - before, done) if total else None, rate=rate)
+
+        yield show
 
 
 @contextmanager
