@@ -11,6 +11,7 @@ from voxnest.corpora.trials import index_trials, locate_recordings, read_trials
 from voxnest.errors import ConfigError, CorpusError
 from voxnest.evaluation import Cohort, compute_eer, evaluate, load_cohort
 from voxnest.inference import embed_files, embed_to_file
+from voxnest.inference.bulk import embed_to_folder
 from voxnest.scoring import normalise, score_indexed, speaker_means, subtract_mean
 
 
@@ -31,6 +32,9 @@ def test_a_cohort_is_a_corpus_or_a_file_of_embeddings(corpus: Path, tmp_path: Pa
     assert np.allclose(load_cohort(encoder, corpus, speakers=True), speaker_means(rows, speakers))
     with pytest.raises(ConfigError, match="names no speakers"):
         load_cohort(encoder, tmp_path / "cohort.npz", speakers=True)
+    pytest.importorskip("pyarrow")
+    embed_to_folder(lambda: encoder, list(map(str, files)), tmp_path / "cohort.parquet")
+    np.testing.assert_allclose(load_cohort(encoder, tmp_path / "cohort.parquet"), rows, rtol=1e-5)
     embed_to_file(encoder, files, tmp_path / "short.npz", dim=8)
     with pytest.raises(ConfigError, match=r"embeddings of 8 numbers \(expected 16"):
         load_cohort(encoder, tmp_path / "short.npz")

@@ -500,7 +500,7 @@ def test_an_output_that_cannot_be_written_is_told_before_the_work(
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("embedded")
 
-    monkeypatch.setattr(archive, "embed_files", refuse)
+    monkeypatch.setattr(archive, "embed_spans", refuse)
     (tmp_path / "file").touch()
     for output in (tmp_path, tmp_path / "file" / "out.npz"):
         with pytest.raises(VoxnestError, match=str(tmp_path)):

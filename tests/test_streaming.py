@@ -35,6 +35,9 @@ class Fake:
         self.heard += waveform.size
         return np.stack([1 + waveform.mean(axis=1), (waveform**2).mean(axis=1), waveform[:, 0]], axis=1)
 
+    def for_dim(self, dim: int | None) -> "Fake":
+        return self
+
     def check_dim(self, dim: int) -> int:
         if dim not in self.dims:
             raise ConfigError("dim", str(dim), "2, 3")

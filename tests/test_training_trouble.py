@@ -24,8 +24,8 @@ from test_training import SMALL, make_corpus
 from voxnest.cli.app import app
 from voxnest.corpora.prepare import prepare
 from voxnest.errors import ConfigError, CorpusError, TrainingError, VoxnestError
+from voxnest.locks import locked
 from voxnest.training.folder import RunFolder
-from voxnest.training.lock import locked
 from voxnest.training.run import train
 from voxnest.training.settings import load_config
 
@@ -117,15 +117,19 @@ def test_a_second_training_in_a_folder_is_refused_while_the_first_lives(write, t
     assert "\n" not in str(caught.value)
     first.process.kill()  # no chance to take anything away, and its worker lives on for a moment
     first.end()
-    with locked(tmp_path / "run"):
+    with locked(tmp_path / "run", "is trained in"):
         assert json.loads((tmp_path / "run" / "running.json").read_text())["process"] == os.getpid()
 
 
 def test_a_folder_is_free_again_after_its_training_and_told_from_a_strange_one(tmp_path):
     folder = tmp_path / "run"
-    with locked(folder), pytest.raises(ConfigError, match=f"process {os.getpid()} on"), locked(folder):
+    with (
+        locked(folder, "is trained in"),
+        pytest.raises(ConfigError, match=f"process {os.getpid()} on"),
+        locked(folder, "is trained in"),
+    ):
         pass
-    with locked(folder):
+    with locked(folder, "is trained in"):
         pass
     RunFolder(folder).check(None)  # type: ignore[arg-type]  # the lock alone does not make it a strange folder
     (folder / "thesis.tex").write_text("")

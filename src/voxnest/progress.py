@@ -3,7 +3,7 @@
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 
 @contextmanager
@@ -16,21 +16,55 @@ def progress_bar(title: str, after: float = 2.0) -> Iterator[Callable[[int, int]
 
     There is no bar where stderr is not a terminal.
     """
+    with _drawn(title, "", after) as update:
+        yield lambda done, total: update(completed=done, total=total)
+
+
+@contextmanager
+def throughput_bar(title: str, count: Callable[[], int | None]) -> Iterator[Callable[[int, int, str], None]]:
+    """As `progress_bar`, of work of any length: how fast it is, and the time that is left as soon as that is known.
+
+    The function that it gives is called with how much is done, how much of all was done before, and how fast it is.
+
+    Args:
+        title: what is being done.
+        count: tells how much there is in all, or None if nobody knows; it takes its time in a thread. What it raises
+            does not matter, for the work itself will.
+    """
+    total: list[int] = []
+
+    def find_total() -> None:
+        with suppress(Exception):
+            total.extend(filter(None, [count()]))
+
+    with _drawn(title, "{task.fields[rate]}", 2.0) as update:
+        if sys.stderr.isatty():
+            threading.Thread(target=find_total, name="count", daemon=True).start()
+
+        def show(done: int, before: int, rate: str) -> None:
+            update(completed=done, total=max(total[0] - before, done) if total else None, rate=rate)
+
+        yield show
+
+
+@contextmanager
+def _drawn(title: str, text: str, after: float) -> Iterator[Callable[..., None]]:
+    """Give a function that changes what a bar shows, where there is a terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
     if not (sys.stderr.isatty() and console.is_interactive):  # the latter alone can be forced by the environment
-        yield lambda done, total: None
+        yield lambda **_: None
         return
-    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    bar = Progress(*columns, console=console, transient=True)
-    task = bar.add_task(title, total=None)
+    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TextColumn(text), TimeRemainingColumn())
+    bar = Progress(*columns, console=console, transient=True, speed_estimate_period=300)
+    task = bar.add_task(title, total=None, rate="")
     timer = threading.Timer(after, bar.start)
     timer.daemon = True
     timer.start()
     try:
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        yield lambda **shown: bar.update(task, **shown)
     finally:
         timer.cancel()
         timer.join()  # it may just be starting the bar

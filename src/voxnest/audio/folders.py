@@ -2,7 +2,7 @@
 
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 _PLAIN = (".wav", ".flac", ".ogg", ".oga", ".opus", ".aif", ".aiff", ".au", ".caf", ".sph")
@@ -20,7 +20,7 @@ def list_recordings(folder: str | Path, unlisted: Tell | None = None, repeated: 
     return sorted(Path(folder, path) for path in walk(folder, unlisted, repeated))
 
 
-def walk(root: str | Path, unlisted: Tell | None = None, repeated: Tell | None = None) -> list[str]:
+def walk(root: str | Path, unlisted: Tell | None = None, repeated: Tell | None = None) -> Iterator[str]:
     """The recordings in a folder, at all depths and in no order, by how their names end.
 
     Names that begin with "." and `__MACOSX` are left out. Linked folders are followed; a folder that can be reached
@@ -33,11 +33,10 @@ def walk(root: str | Path, unlisted: Tell | None = None, repeated: Tell | None =
             links that go in a circle. All else is searched in spite of it.
         repeated: called with each link to a folder that is searched already, through which nothing is missed.
 
-    Returns:
-        Paths relative to `root`.
+    Yields:
+        Paths relative to `root`, each as soon as it is found: no more than the folders are kept.
     """
     unlisted, repeated = unlisted or _ignore, repeated or _ignore
-    found: list[str] = []
     seen: set[tuple[int, int]] = set()
     folders, links = deque([""]), deque[str]()
     while folders or links:
@@ -49,23 +48,33 @@ def walk(root: str | Path, unlisted: Tell | None = None, repeated: Tell | None =
                 repeated(Path(place), f"is a link to {os.path.realpath(place)}, which is searched already")
                 continue
             seen.add((status.st_dev, status.st_ino))
-            with os.scandir(place) as inside:
-                items = sorted(inside, key=lambda item: item.name)
+            inside = os.scandir(place)
         except OSError as error:
             unlisted(Path(place), f"cannot be listed: {error.strerror}")
             continue
-        for item in items:
-            if item.name.startswith(".") or item.name == "__MACOSX":
-                continue
-            path = f"{folder}/{item.name}" if folder else item.name
-            try:
-                if item.is_dir():
-                    (links if item.is_symlink() else folders).append(path)
-                elif os.path.splitext(item.name)[1].lower() in AUDIO_SUFFIXES:
-                    found.append(path)
-            except OSError as error:
-                unlisted(Path(item.path), f"cannot be followed: {error.strerror}")
-    return found
+        below: list[tuple[str, bool]] = []
+        with inside:
+            for item in _listed(inside, unlisted, Path(place)):
+                if item.name.startswith(".") or item.name == "__MACOSX":
+                    continue
+                path = f"{folder}/{item.name}" if folder else item.name
+                try:
+                    if item.is_dir():
+                        below.append((path, item.is_symlink()))
+                    elif os.path.splitext(item.name)[1].lower() in AUDIO_SUFFIXES:
+                        yield path
+                except OSError as error:
+                    unlisted(Path(item.path), f"cannot be followed: {error.strerror}")
+        for path, is_link in sorted(below):
+            (links if is_link else folders).append(path)
+
+
+def _listed(inside: Iterator[os.DirEntry[str]], unlisted: Tell, place: Path) -> Iterator[os.DirEntry[str]]:
+    """What a folder holds, up to where it cannot be read."""
+    try:
+        yield from inside
+    except OSError as error:
+        unlisted(place, f"cannot be listed: {error.strerror}")
 
 
 def _ignore(place: Path, reason: str) -> None:

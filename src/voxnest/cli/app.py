@@ -23,7 +23,7 @@ COMMANDS = {
     "bench": "Tell what each size of embedding costs and gives.",
     "calibrate": "Make the scores of a model evidence.",
     "plda": "Train PLDA on the embeddings of a corpus.",
-    "embed": "Write speaker embeddings of recordings to a file.",
+    "embed": "Write speaker embeddings of any number of recordings.",
     "score": "Score a trial list from embeddings in a file.",
     "verify": "Tell whether two recordings are of one speaker.",
     "download": "Fetch published weights ahead of use.",

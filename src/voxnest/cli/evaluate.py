@@ -92,7 +92,7 @@ def evaluate(
     cohort: Annotated[
         Path | None,
         typer.Option(
-            metavar="PLACE", help="Normalise scores by these other speakers: a manifest, a corpus, or a .npz of embed."
+            metavar="PLACE", help="Normalise scores by these other speakers: a manifest, a corpus, or what embed wrote."
         ),
     ] = None,
     norm: Annotated[

@@ -8,7 +8,7 @@ import typer
 
 def score(
     embeddings: Annotated[
-        list[Path], typer.Argument(help="What voxnest embed wrote (.npz), in one file or several.", show_default=False)
+        list[Path], typer.Argument(help="What voxnest embed wrote: files or folders of shards.", show_default=False)
     ],
     trials: Annotated[
         Path,

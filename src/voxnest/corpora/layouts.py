@@ -90,7 +90,7 @@ def find_corpus(source: str | Path, layout: str = "auto") -> Corpus:
     def tell(place: Path, reason: str) -> None:
         unlisted.append((place, reason))
 
-    files = walk(source, tell, tell)
+    files = list(walk(source, tell, tell))
     if not files:
         found = "; ".join(["no recordings found", *(f"{place} {reason}" for place, reason in unlisted[:_SHOWN])])
         raise CorpusError(source, found, f"files ending in {', '.join(sorted(AUDIO_SUFFIXES))}")

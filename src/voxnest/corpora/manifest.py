@@ -65,6 +65,23 @@ def read_manifest(directory: str | Path) -> list[Utterance]:
         CorpusError: a missing folder or file, a malformed line (`file:line`), a supervision of an unknown
             recording or without a speaker, an id that comes twice, audio that is not in a file, or nothing.
     """
+    seen: set[str] = set()
+    result = []
+    for where, utterance in stream_manifest(directory):
+        if utterance.id in seen:
+            raise CorpusError(where, f"the utterance {utterance.id} again", "unique ids")
+        seen.add(utterance.id)
+        result.append(utterance)
+    if not result:
+        raise CorpusError(directory, "the manifest holds no utterance")
+    return result
+
+
+def stream_manifest(directory: str | Path) -> Iterator[tuple[str, Utterance]]:
+    """As `read_manifest`, with the `file:line` of each utterance, one after the other; an id may come twice.
+
+    In memory are the paths of the recordings, if they are in a file of their own.
+    """
     directory = Path(directory)
     if not directory.is_dir():
         raise CorpusError(directory, "no such manifest folder", "the folder that `voxnest prepare` wrote")
@@ -73,19 +90,9 @@ def read_manifest(directory: str | Path) -> list[Utterance]:
         lacking = SUPERVISIONS if recordings else RECORDINGS
         raise CorpusError(directory / lacking, "missing", "a manifest that `voxnest prepare` or lhotse wrote")
     if recordings and supervisions:
-        utterances = _read_supervisions(directory, recordings, supervisions)
+        yield from _read_supervisions(directory, recordings, supervisions)
     else:
-        utterances = _read_cuts(directory, cuts)
-    seen: set[str] = set()
-    result = []
-    for where, utterance in utterances:
-        if utterance.id in seen:
-            raise CorpusError(where, f"the utterance {utterance.id} again", "unique ids")
-        seen.add(utterance.id)
-        result.append(utterance)
-    if not result:
-        raise CorpusError(directory, "the manifest holds no utterance")
-    return result
+        yield from _read_cuts(directory, cuts)
 
 
 def missing_files(utterances: Sequence[Utterance]) -> list[Path]:

@@ -13,6 +13,7 @@ from voxnest.corpora.utterances import read_corpus
 from voxnest.errors import ConfigError, CorpusError
 from voxnest.evaluation.trial_sets import EmbeddedTrials
 from voxnest.inference.archive import read_embeddings
+from voxnest.inference.bulk.formats import shards_format
 from voxnest.inference.cache import EmbeddingCache, embed_kept
 from voxnest.inference.embedding import utterance_spans
 from voxnest.inference.pipeline import Progress
@@ -78,7 +79,7 @@ def load_cohort(
 
     Args:
         encoder: whose scores shall be normalised.
-        source: a manifest folder, a corpus, or a file of `voxnest embed`, by the same model.
+        source: a manifest folder, a corpus, or what `voxnest embed` wrote, by the same model.
         speakers: the mean of each speaker's embeddings instead of one for each utterance; needs a corpus.
         window: as of `embed_files`.
         cache: as of `embed_kept`.
@@ -90,7 +91,7 @@ def load_cohort(
         AudioError: a recording cannot be used.
     """
     path = Path(source)
-    if path.is_dir():
+    if path.is_dir() and shards_format(path) is None:
         utterances = read_corpus(path)
         found = embed_kept(encoder, utterance_spans(utterances), cache, window=window, progress=progress)
         matrix = np.stack(list(found.values()))

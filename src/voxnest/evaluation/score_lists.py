@@ -37,7 +37,7 @@ def score_list(
     Memory: the embeddings, and a block of `LINES` lines however long the list is.
 
     Args:
-        embeddings: one or several files that `voxnest embed` wrote.
+        embeddings: one or several files, or folders of shards, that `voxnest embed` wrote.
         trials: VoxCeleb's or Kaldi's list, or pairs `enrollment test`; may be a pipe.
         output: of the score file; "-" is the standard output.
         root: the folder that the list's names are relative to, if the embeddings' names begin with it.

@@ -120,8 +120,9 @@ def embed_spans(
     on_error: Literal["raise", "skip"] = "raise",
     max_duration: float = MAX_DURATION,
     window: float | None = None,
+    jobs: int | None = None,
 ) -> Embeddings:
-    """As `embed_files`, of files or parts of them by any names."""
+    """As `embed_files`, of files or parts of them by any names; `jobs` as of `stream_spans`."""
     result = Embeddings()
     outcomes = stream_spans(
         encoder,
@@ -131,6 +132,7 @@ def embed_spans(
         on_error=on_error,
         max_duration=max_duration,
         window=window,
+        jobs=jobs,
     )
     with closing(outcomes):
         for outcome in outcomes:

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from voxnest.errors import ConfigError
 from voxnest.files import atomic_write
+from voxnest.locks import locked
 from voxnest.models.genotype import Genotype
 from voxnest.nas.config import SearchConfig
 from voxnest.nas.control import SearchControl, metric_names
@@ -25,7 +26,6 @@ from voxnest.nas.module import SearchModule
 from voxnest.training.callbacks import AtomicCheckpointIO
 from voxnest.training.folder import RunFolder, write_json, writing
 from voxnest.training.interruption import TrainingInterruptedError
-from voxnest.training.lock import locked
 from voxnest.training.metrics import Events, MetricsFile
 from voxnest.training.precision import find_precision
 from voxnest.training.run import quiet
@@ -142,7 +142,7 @@ def search(
     if (finished := folder.read_search()) is not None:
         return finished
     control = SearchControl(config)
-    with locked(folder.path), control.stop.taken_over(end_process), quiet():
+    with locked(folder.path, "is trained in"), control.stop.taken_over(end_process), quiet():
         try:
             return _search(config, folder, control, console or Console(), callbacks)
         except KeyboardInterrupt as error:

@@ -25,11 +25,10 @@ import voxnest
 from voxnest import files
 from voxnest.errors import CheckpointError, ConfigError, TrainingError
 from voxnest.files import atomic_write
+from voxnest.locks import LOCK, RUNNING
 from voxnest.training.config import TrainingConfig
 from voxnest.training.settings import LENGTH_KEYS, dump_config, first_difference, load
 
-LOCK = ".lock"
-RUNNING = "running.json"
 LIBRARIES = ("voxnest", "torch", "lightning", "numpy", "lhotse", "soundfile", "av", "soxr")
 
 

@@ -21,13 +21,13 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from rich.console import Console
 
 from voxnest.errors import ConfigError, VoxnestError
+from voxnest.locks import locked
 from voxnest.training.callbacks import AtomicCheckpointIO, MovingAverage, RunCheckpoints, RunControl
 from voxnest.training.checks import check_durations, check_places, check_trainer
 from voxnest.training.config import TrainingConfig
 from voxnest.training.data import SpeakerData
 from voxnest.training.folder import RunFolder, TrainingResult
 from voxnest.training.interruption import TrainingInterruptedError, end_with_parent
-from voxnest.training.lock import locked
 from voxnest.training.logs import Display, MetricsLog
 from voxnest.training.metrics import Events, MetricsFile, metric_names
 from voxnest.training.module import TrainingModule
@@ -69,7 +69,7 @@ def train(
     end_with_parent()
     control = RunControl(config)
     with (
-        locked(folder.path) if _is_first_start() else nullcontext(),
+        locked(folder.path, "is trained in") if _is_first_start() else nullcontext(),
         control.stop.taken_over(end_process),
         quiet(),
     ):

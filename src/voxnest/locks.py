@@ -1,4 +1,4 @@
-"""One training in a run folder at a time."""
+"""One process in a folder at a time."""
 
 from __future__ import annotations
 
@@ -16,22 +16,31 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from voxnest.errors import ConfigError
-from voxnest.training.folder import LOCK, RUNNING, write_json
+from voxnest.files import atomic_write, writing
+
+LOCK = ".lock"
+RUNNING = "running.json"
 
 _LINGER = 3.0  # seconds that processes which read data may outlive a training that was killed
 _NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK}
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold a run folder. The lock is the operating system's: it ends with the process, however that ends.
+def locked(folder: Path, at_work: str) -> Iterator[None]:
+    """Hold a folder, made if need be. The lock is the operating system's: it ends with the process, however that ends.
 
     Meanwhile `running.json` in the folder tells who holds it. Where a network disk knows no locks, nothing is held.
 
+    Args:
+        folder: to hold.
+        at_work: what to say of a folder that another process holds, such as "is trained in".
+
     Raises:
-        ConfigError: another training holds the folder; it tells which.
+        ConfigError: another process holds the folder; it tells which.
+        VoxnestError: the folder cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / LOCK)
     try:
         lock.acquire(timeout=0)
@@ -39,7 +48,7 @@ def locked(folder: Path) -> Iterator[None]:
         try:
             lock.acquire(timeout=_LINGER if _is_gone(_owner(folder)) else 0)
         except Timeout as error:
-            raise _refusal(folder) from error
+            raise _refusal(folder, at_work) from error
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise
@@ -53,7 +62,8 @@ def locked(folder: Path) -> Iterator[None]:
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     }
     try:
-        write_json(running, owner)
+        with writing(running), atomic_write(running) as temporary:
+            temporary.write_text(json.dumps(owner, indent=2) + "\n", encoding="utf-8")
         yield
     finally:
         running.unlink(missing_ok=True)
@@ -79,7 +89,7 @@ def _is_gone(owner: dict[str, object]) -> bool:
     return False
 
 
-def _refusal(folder: Path) -> ConfigError:
+def _refusal(folder: Path, at_work: str) -> ConfigError:
     owner = _owner(folder)
     who = "process {process} on {host} since {since}: {command}".format_map(owner) if len(owner) == 4 else "another"
-    return ConfigError(folder, f"is trained in already, by {who}", "another folder as `output`, or to wait for its end")
+    return ConfigError(folder, f"{at_work} already, by {who}", "another folder, or to wait for its end")
