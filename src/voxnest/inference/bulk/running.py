@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -102,8 +103,9 @@ def embed_to_folder(
         check_ray()
         if not parallel:
             raise ConfigError("--engine", f"ray with the format {format}", "parquet or kaldi, whose shards are files")
+    load = partial(_load_for, load, dim)
     encoder = load()
-    dim = encoder.check_dim(dim) if dim is not None else encoder.embedding_dim
+    dim = encoder.embedding_dim if dim is None else dim
     model = Model(encoder.name, encoder.digest(), dim)
     with open_folder(Path(output), model, format, places) as folder:
         target = Target(folder.path.absolute(), folder.scratch.absolute(), format, model)
@@ -128,3 +130,8 @@ def embed_to_folder(
                     target.write(number := next(numbers), shard)
                     folder.commit(number, shard)
     return folder.counts
+
+
+def _load_for(load: Load, dim: int | None) -> Embedder:
+    encoder = load()
+    return encoder if dim is None else encoder.for_dim(encoder.check_dim(dim))
