@@ -262,7 +262,7 @@ class ChannelsFirst:
         if matrix is None or matrix.ndim != 2 or self.ranks.get(source) not in (3, 4):
             return False
         # An image begins with a convolution rather than after one: what is added to it later has its layout then.
-        if not (source in self.first and self.ranks[source] == 4 or self._wanted_first(result)):
+        if not ((source in self.first and self.ranks[source] == 4) or self._wanted_first(result)):
             return False
         kernel = self._constant(f"{weight}_kernel", matrix.T[:, :, None, None])
         output = self._add("Conv", [self._channels_first(source), kernel], f"{result}_first", kernel_shape=[1, 1])
