@@ -81,7 +81,7 @@ def main() -> None:
     options.keep.mkdir(parents=True, exist_ok=True)
     cores = torch.get_num_threads()
     console = Console(width=132)
-    versions = ", ".join(f"{module.__name__} {module.__version__.split("-")[0]}" for module in (torch, onnxruntime, openvino))
+    versions = ", ".join(f"{it.__name__} {it.__version__.partition('-')[0]}" for it in (torch, onnxruntime, openvino))
     console.print(f"{processor()}, {cores} cores, {torch.backends.cpu.get_cpu_capability()}; {versions}; float32")
     peak = gemm_peak(1, time.process_time)
     by_clock = f"{gemm_peak(1):.0f} in one thread and {gemm_peak(cores):.0f} in {cores} by the clock"
@@ -138,7 +138,7 @@ def make_engines(name: str, encoder: SpeakerEncoder, folder: Path, cores: int) -
     folded = fold(encoder)
     exported, optimized = folder / f"{name}.onnx", folder / f"{name}-optimized.onnx"
     if not exported.exists():
-        export(FromFeatures(folded), torch.randn(2, encoder.config["bins"], 200), exported)
+        export(FromFeatures(folded).eval(), torch.randn(2, encoder.config["bins"], 200), exported)
     onnx.save(optimize(onnx.load(exported)), optimized)
     return [
         torch_engine("official, eager", reference, cores),

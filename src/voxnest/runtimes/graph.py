@@ -20,7 +20,8 @@ TO_FIRST, TO_LAST = [0, 3, 1, 2], [0, 2, 3, 1]
 """From channels last to channels first, and back."""
 
 UNARY = {"Relu", "Gelu", "Sigmoid", "Tanh", "Clip", "Sqrt", "Abs", "HardSigmoid", "LeakyRelu", "Elu", "Softplus"}
-BINARY = {"Add", "Sub", "Mul", "Div", "Max", "Min"}
+BINARY = {"Add", "Sub", "Mul", "Div", "Max", "Min", "Pow"}
+REDUCTIONS = {"ReduceMean", "ReduceSum", "ReduceMax"}
 
 
 def optimize(model: onnx.ModelProto, block: int = 16) -> onnx.ModelProto:
@@ -125,9 +126,12 @@ def suit_groups(graph: onnx.GraphProto, block: int) -> None:
 
 
 class ChannelsFirst:
-    """Says a graph channels first wherever that is possible.
+    """Says a graph channels first and frames last, `[batch, channels, bins, frames]`, wherever that is possible.
 
-    One pass in order of computation. Each value that is computed channels first is also given channels last, and the
+    `[batch, frames, channels]` counts as an image of one bin. Long rows suit vector instructions, sums over frames are
+    sums of neighbours in memory, and from 2-D to 1-D whole rows move.
+
+    One pass in order of computation. Each value that is computed in the new order is also given in the old one, and the
     other way round where a node asks for it, by a transposition: those that nothing uses are left out afterwards.
 
     Args:
@@ -138,27 +142,30 @@ class ChannelsFirst:
         self.graph = graph
         self.constants = {value.name: numpy_helper.to_array(value) for value in graph.initializer}
         values = [*graph.input, *graph.output, *graph.value_info]
-        self.ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in values}
-        self.ranks |= {name: array.ndim for name, array in self.constants.items()}
+        self.shapes = {value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in values}
+        self.shapes |= {name: list(array.shape) for name, array in self.constants.items()}
         self.users: dict[str, list[onnx.NodeProto]] = {}
         for node in graph.node:
             for name in node.input:
                 self.users.setdefault(name, []).append(node)
-        self.first: dict[str, str] = {}  # of a value channels last, the same channels first
-        self.rows: dict[str, str] = {}  # of an image of one column, in either order, the same as a row, channels first
+        self.first: dict[str, str] = {}  # of values channels last
+        self.turned: dict[str, str] = {}  # of values [batch, channels, frames, bins], as the old graph convolves them
+        self.flat: dict[str, str] = {}  # of images, the same memory as [batch, frames, bins * channels]
         self.without_bias: dict[str, onnx.NodeProto] = {}  # pointwise convolutions made here, by what they give
         self.nodes: list[onnx.NodeProto] = []
         self.rules: dict[str, Callable[[onnx.NodeProto], bool]] = {
             "Transpose": self._transpose,
-            "Unsqueeze": self._unsqueeze,
-            "Squeeze": self._squeeze,
-            "Conv": self._convolve_row,
-            "BatchNormalization": self._normalize_row,
+            "Unsqueeze": self._view,
+            "Squeeze": self._view,
+            "Reshape": self._reshape,
+            "Conv": self._convolve,
+            "BatchNormalization": self._normalize,
             "MatMul": self._product,
             "Concat": self._concat,
-            "ReduceMean": self._mean,
-            **dict.fromkeys(UNARY, self._elementwise),
-            **dict.fromkeys(BINARY, self._elementwise),
+            "LayerNormalization": self._layer_norm,
+            "Softmax": self._softmax,
+            **dict.fromkeys(REDUCTIONS, self._reduce),
+            **dict.fromkeys(UNARY | BINARY, self._elementwise),
         }
 
     def rewrite(self) -> None:
@@ -170,6 +177,9 @@ class ChannelsFirst:
         del self.graph.node[:]
         self.graph.node.extend(self.nodes)
 
+    def _rank(self, name: str) -> int:
+        return len(self.shapes.get(name, ()))
+
     def _add(self, kind: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
         self.nodes.append(helper.make_node(kind, inputs, [output], **attributes))
         return output
@@ -180,89 +190,101 @@ class ChannelsFirst:
             self.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
         return name
 
-    def _axes(self, *axes: int) -> str:
-        return self._constant("axes_" + "_".join(map(str, axes)), np.array(axes, np.int64))
+    def _integers(self, *values: int) -> str:
+        return self._constant("integers_" + "_".join(map(str, values)), np.array(values, np.int64))
 
     def _channels_first(self, name: str) -> str:
-        """The value channels first; computed here if it is not known yet."""
-        if name not in self.first and self.ranks[name] == 4:
-            self.first[name] = self._add("Transpose", [name], f"{name}_first", perm=TO_FIRST)
+        """The value in the new order; computed here if it is not known yet."""
+        if name not in self.first and self._rank(name) == 4:
+            self.first[name] = self._add("Transpose", [name], f"{name}_first", perm=[0, 3, 2, 1])
         elif name not in self.first:
             turned = self._add("Transpose", [name], f"{name}_turned", perm=[0, 2, 1])
-            self.first[name] = self._add("Unsqueeze", [turned, self._axes(2)], f"{name}_first")
+            self.first[name] = self._add("Unsqueeze", [turned, self._integers(2)], f"{name}_first")
         return self.first[name]
 
     def _is_first(self, name: str, first: str) -> bool:
-        """Note that the value is there channels first, and give it channels last too."""
+        """Note that the value is there in the new order, and give it in the old one too."""
         self.first[name] = first
-        if self.ranks[name] == 4:
-            self._add("Transpose", [first], name, perm=TO_LAST)
+        if self._rank(name) == 4:
+            self._add("Transpose", [first], name, perm=[0, 3, 2, 1])
         else:
-            turned = self._add("Squeeze", [first, self._axes(2)], f"{name}_turned_back")
-            self._add("Transpose", [turned], name, perm=[0, 2, 1])
+            row = self._add("Squeeze", [first, self._integers(2)], f"{name}_row")
+            self._add("Transpose", [row], name, perm=[0, 2, 1])
         return True
 
-    def _is_row(self, name: str, row: str) -> bool:
-        self.rows[name] = row
-        self._add("Transpose", [row], name, perm=[0, 1, 3, 2])
+    def _is_turned(self, name: str, turned: str) -> bool:
+        self.turned[name] = turned
+        self._add("Transpose", [turned], name, perm=[0, 1, 3, 2])
         return True
 
     def _transpose(self, node: onnx.NodeProto) -> bool:
         source, result, order = node.input[0], node.output[0], list(_attributes(node)["perm"])
-        if source in self.rows and order in (TO_FIRST, TO_LAST):
-            self.rows[result] = self.rows[source]
-        elif order == TO_LAST:
-            self.first[result] = source
-        elif order == TO_FIRST and source in self.first:
-            self._add("Identity", [self.first[source]], result)
-            return True
-        elif order == TO_FIRST:
-            self.first[source] = result
+        if order == TO_FIRST:
+            return self._is_turned(result, self._channels_first(source))
+        if order == TO_LAST and source in self.turned:
+            return self._is_first(result, self.turned[source])
         return False
 
-    def _unsqueeze(self, node: onnx.NodeProto) -> bool:
-        source, axes = node.input[0], self.constants.get(node.input[1])
-        if self.ranks.get(source) == 3 and axes is not None and axes.tolist() == [2] and self._is_convolved(node):
-            self.rows[node.output[0]] = self._channels_first(source)
-        return False
-
-    def _is_convolved(self, node: onnx.NodeProto) -> bool:
-        """Whether a value with one more axis goes on, channels first, to a convolution or a normalisation."""
-        return any(user.op_type == "Transpose" for user in self.users.get(node.output[0], ()))
-
-    def _squeeze(self, node: onnx.NodeProto) -> bool:
+    def _view(self, node: onnx.NodeProto) -> bool:
+        """`[batch, frames, channels]` to an image of one bin, or back: the same in the new order."""
+        source, result = node.input[0], node.output[0]
         axes = self.constants.get(node.input[1]) if len(node.input) > 1 else None
-        if node.input[0] in self.rows and axes is not None and axes.tolist() == [2]:
-            return self._is_first(node.output[0], self.rows[node.input[0]])
-        return False
+        if axes is None or axes.tolist() != [2] or {self._rank(source), self._rank(result)} != {3, 4}:
+            return False
+        if source not in self.first and not self._wanted_first(result):
+            return False
+        return self._is_first(result, self._channels_first(source))
 
-    def _convolve_row(self, node: onnx.NodeProto) -> bool:
-        if node.input[0] not in self.rows:
+    def _reshape(self, node: onnx.NodeProto) -> bool:
+        """`[batch, frames, bins * channels]` to `[batch, frames, bins, channels]`, back, or to other bins."""
+        source, result = node.input[0], node.output[0]
+        ranks = self._rank(source), self._rank(result)
+        sizes = [math.prod(self.shapes.get(name, [0])[2:]) for name in (source, result)]
+        same = sizes[0] == sizes[1] > 0 and not any(any(self.shapes[name][:2]) for name in (source, result))
+        if not same or ranks not in ((3, 4), (4, 3), (4, 4)):
+            return False
+        if ranks == (4, 3):
+            if source not in self.first:
+                return False
+            rows = self._add("Transpose", [self.first[source]], f"{result}_rows", perm=[0, 2, 1, 3])
+            shape = self._integers(0, sizes[0], 1, -1)
+            return self._is_first(result, self._add("Reshape", [rows, shape], f"{result}_first"))
+        flat = self.flat.get(source, source)
+        self.flat[result] = flat
+        if self._rank(flat) != 3 or (flat not in self.first and not self._wanted_first(result)):
+            return False
+        shape = self._integers(0, *self.shapes[result][2:], -1)
+        image = self._add("Reshape", [self._channels_first(flat), shape], f"{result}_image")
+        return self._is_first(result, self._add("Transpose", [image], f"{result}_first", perm=[0, 2, 1, 3]))
+
+    def _convolve(self, node: onnx.NodeProto) -> bool:
+        if node.input[0] not in self.turned:
             return False
         attributes, weight = _attributes(node), node.input[1]
-        pads = attributes.pop("pads", [0, 0, 0, 0])
+        pads = attributes.get("pads", [0, 0, 0, 0])
         attributes["pads"] = [pads[1], pads[0], pads[3], pads[2]]
         for name in ("kernel_shape", "dilations", "strides"):
             if name in attributes:
                 attributes[name] = list(attributes[name])[::-1]
-        turned = self._constant(f"{weight}_row", self.constants[weight].swapaxes(2, 3))
-        inputs = [self.rows[node.input[0]], turned, *node.input[2:]]
-        return self._is_row(node.output[0], self._add("Conv", inputs, f"{node.output[0]}_row", **attributes))
+        turned = self._constant(f"{weight}_turned", self.constants[weight].swapaxes(2, 3))
+        inputs = [self.turned[node.input[0]], turned, *node.input[2:]]
+        return self._is_turned(node.output[0], self._add("Conv", inputs, f"{node.output[0]}_turned", **attributes))
 
-    def _normalize_row(self, node: onnx.NodeProto) -> bool:
-        if node.input[0] not in self.rows:
+    def _normalize(self, node: onnx.NodeProto) -> bool:
+        if node.input[0] not in self.turned:
             return False
-        inputs = [self.rows[node.input[0]], *node.input[1:]]
-        result = self._add(node.op_type, inputs, f"{node.output[0]}_row", **_attributes(node))
-        return self._is_row(node.output[0], result)
+        inputs = [self.turned[node.input[0]], *node.input[1:]]
+        result = self._add(node.op_type, inputs, f"{node.output[0]}_turned", **_attributes(node))
+        return self._is_turned(node.output[0], result)
 
     def _product(self, node: onnx.NodeProto) -> bool:
         source, weight = node.input
         matrix, result = self.constants.get(weight), node.output[0]
-        if matrix is None or matrix.ndim != 2 or self.ranks.get(source) not in (3, 4):
+        if matrix is None or matrix.ndim != 2 or self._rank(source) not in (3, 4):
             return False
         # An image begins with a convolution rather than after one: what is added to it later has its layout then.
-        if not ((source in self.first and self.ranks[source] == 4) or self._wanted_first(result)):
+        smaller = self._rank(source) == 4 or matrix.shape[1] < matrix.shape[0]
+        if not ((source in self.first and smaller) or self._wanted_first(result)):
             return False
         kernel = self._constant(f"{weight}_kernel", matrix.T[:, :, None, None])
         output = self._add("Conv", [self._channels_first(source), kernel], f"{result}_first", kernel_shape=[1, 1])
@@ -274,19 +296,18 @@ class ChannelsFirst:
         for user in self.users.get(name, ()):
             if user.op_type == "Transpose" and list(_attributes(user)["perm"]) == TO_FIRST:
                 return True
-            if user.op_type == "Unsqueeze" and self._is_convolved(user):
-                return True
-            if user.op_type in UNARY | BINARY | {"MatMul"} and self._wanted_first(user.output[0]):
+            passing = UNARY | BINARY | {"MatMul", "Unsqueeze", "Reshape"}
+            if user.op_type in passing and self._rank(user.output[0]) in (3, 4) and self._wanted_first(user.output[0]):
                 return True
         return False
 
     def _elementwise(self, node: onnx.NodeProto) -> bool:
-        rank, result = self.ranks.get(node.output[0]), node.output[0]
+        result, rank = node.output[0], self._rank(node.output[0])
         values = [name for name in node.input if name and name not in self.constants]
-        if not any(name in self.first for name in values) or any(self.ranks.get(name) != rank for name in values):
+        if not any(name in self.first for name in values) or any(self._rank(name) != rank for name in values):
             return False
         constants = [name for name in node.input if name in self.constants]
-        if node.op_type == "Add" and constants and self._add_bias(values[0], constants[0], result):
+        if len(values) == len(constants) == 1 and self._fuse(node.op_type, values[0], constants[0], result):
             return True
         inputs = [
             self._constant_first(name, rank) if name in self.constants else name and self._channels_first(name)
@@ -294,40 +315,66 @@ class ChannelsFirst:
         ]
         return self._is_first(result, self._add(node.op_type, inputs, f"{result}_first", **_attributes(node)))
 
-    def _add_bias(self, value: str, bias: str, result: str) -> bool:
-        layer = self.without_bias.get(self.first[value])
-        size = self.constants[bias].shape
-        if layer is None or len(self.users[value]) > 1 or size != self.constants[layer.input[1]].shape[:1]:
+    def _fuse(self, kind: str, value: str, constant: str, result: str) -> bool:
+        """Add a vector in the convolution before, or multiply by it as one, to which a sum can be added."""
+        first, vector = self._channels_first(value), self.constants[constant]
+        layer = self.without_bias.get(first)
+        channels = self.shapes[value][-1]
+        if vector.shape != (channels,) or channels == 1:
             return False
-        layer.input.append(bias)
-        del self.without_bias[self.first[value]]
-        return self._is_first(result, self.first[value])
+        if kind == "Add" and layer is not None and len(self.users[value]) == 1:
+            layer.input.append(constant)
+            del self.without_bias[first]
+            return self._is_first(result, first)
+        if kind == "Mul":
+            kernel = self._constant(f"{constant}_kernel", vector[:, None, None, None])
+            scaled = self._add("Conv", [first, kernel], f"{result}_first", kernel_shape=[1, 1], group=channels)
+            return self._is_first(result, scaled)
+        return False
 
-    def _constant_first(self, name: str, rank: int | None) -> str:
+    def _constant_first(self, name: str, rank: int) -> str:
         array = self.constants[name]
         if array.size == 1:
             return name
-        if rank == 4:
-            turned = array.reshape((1,) * (4 - array.ndim) + array.shape).transpose(TO_FIRST)
-        else:
-            turned = array.reshape((1,) * (3 - array.ndim) + array.shape).swapaxes(1, 2)[:, :, None]
+        wide = array.reshape((1,) * (rank - array.ndim) + array.shape)
+        turned = wide.transpose(0, 3, 2, 1) if rank == 4 else wide.transpose(0, 2, 1)[:, :, None]
         return self._constant(f"{name}_first{rank}", turned)
 
     def _concat(self, node: onnx.NodeProto) -> bool:
-        rank, result = self.ranks.get(node.output[0]), node.output[0]
-        if _attributes(node)["axis"] not in (-1, (rank or 0) - 1) or not all(name in self.first for name in node.input):
+        result, rank = node.output[0], self._rank(node.output[0])
+        if _attributes(node)["axis"] not in (-1, rank - 1) or not all(name in self.first for name in node.input):
             return False
         inputs = [self.first[name] for name in node.input]
         return self._is_first(result, self._add("Concat", inputs, f"{result}_first", axis=1))
 
-    def _mean(self, node: onnx.NodeProto) -> bool:
-        """Over frames and channels, as squeeze-and-excitation of bins takes it, without turning the whole value."""
-        axes = self.constants.get(node.input[1])
-        if node.input[0] not in self.first or axes is None or sorted(axes.tolist()) != [1, 3]:
+    def _layer_norm(self, node: onnx.NodeProto) -> bool:
+        """Over the channels of images: those alone move, which engines are fast at, rather than frames and channels."""
+        source, result = node.input[0], node.output[0]
+        if source not in self.first or self._rank(source) != 4 or _attributes(node).get("axis", -1) not in (-1, 3):
             return False
-        if self.ranks[node.input[0]] != 4 or _attributes(node).get("keepdims", 1):
+        last = self._add("Transpose", [self.first[source]], f"{result}_last", perm=TO_LAST)
+        normal = self._add(node.op_type, [last, *node.input[1:]], f"{result}_normal", **_attributes(node))
+        return self._is_first(result, self._add("Transpose", [normal], f"{result}_first", perm=TO_FIRST))
+
+    def _softmax(self, node: onnx.NodeProto) -> bool:
+        """Over frames."""
+        source, result = node.input[0], node.output[0]
+        if source not in self.first or self._rank(source) != 3 or _attributes(node).get("axis", -1) != 1:
             return False
-        self._add("ReduceMean", [self.first[node.input[0]], self._axes(1, 2)], node.output[0], keepdims=0)
+        return self._is_first(result, self._add("Softmax", [self.first[source]], f"{result}_first", axis=3))
+
+    def _reduce(self, node: onnx.NodeProto) -> bool:
+        """Over frames, `[batch, channels]`; or over frames and channels of an image, `[batch, bins]`."""
+        source, result, keep = node.input[0], node.output[0], _attributes(node).get("keepdims", 1)
+        axes = self.constants.get(node.input[1]) if len(node.input) > 1 else None
+        over = (self._rank(source), sorted(axes.tolist())) if axes is not None else None
+        if source not in self.first or over not in ((3, [1]), (4, [1, 3])) or (keep and over[0] == 4):
+            return False
+        if keep:
+            inputs = [self.first[source], self._integers(3)]
+            return self._is_first(result, self._add(node.op_type, inputs, f"{result}_first", keepdims=1))
+        inputs = [self.first[source], self._integers(*((2, 3) if over[0] == 3 else (1, 3)))]
+        self._add(node.op_type, inputs, result, keepdims=0)
         return True
 
 
