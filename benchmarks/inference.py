@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,7 @@ from voxnest.runtimes.graph import optimize
 from voxnest.zoo.registry import create_encoder
 
 Array = np.ndarray
+Run = Callable[[Array], Array]
 Many = Callable[[list[Array]], list[Array]]
 
 LENGTHS = (1.0, 3.0, 7.3)
@@ -55,12 +57,14 @@ class Engine:
 
     Attributes:
         name: in the table.
-        one: embeds one input on all cores.
+        wide: embeds one input on all cores.
+        narrow: embeds one input in one thread.
         many: embeds inputs with a thread per core.
     """
 
     name: str
-    one: Callable[[Array], Array]
+    wide: Run
+    narrow: Run
     many: Many
 
 
@@ -69,7 +73,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clone", type=Path, nargs="+", default=[], help="clones of the official repositories")
     parser.add_argument("--only", nargs="+", default=["redimnet-b0", "redimnet-b2", "redimnet-b6", "redimnet2-b2"])
-    parser.add_argument("--keep", type=Path, default=Path("/tmp/voxnest-graphs"), help="exported graphs, made if absent")
+    parser.add_argument(
+        "--keep", type=Path, default=Path("/tmp/voxnest-graphs"), help="exported graphs, made if absent"
+    )
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--utterances", type=int, default=8, help="of one round of throughput")
     parser.add_argument("--seconds", type=float, default=3.0, help="length of the utterances that are timed")
@@ -88,6 +94,8 @@ def main() -> None:
     console.print(f"product of two matrices of 512 x 512: {peak:.0f} GFLOP/s of processor time, {by_clock}")
     for name in options.only:
         console.print(measure(name, options, cores, peak))
+        if name.startswith("redimnet2-"):
+            console.print(compare_package(name, options, cores))
 
 
 def measure(name: str, options: argparse.Namespace, cores: int, peak: float) -> Table:
@@ -103,16 +111,18 @@ def measure(name: str, options: argparse.Namespace, cores: int, peak: float) -> 
     expected = [embed(encoder, value) for value in features]
     engines = make_engines(name, encoder, options.keep, cores)
     cosines = {
-        engine.name: min(cosine(engine.one(value), wanted) for value, wanted in zip(features, expected, strict=True))
+        engine.name: min(cosine(engine.wide(value), wanted) for value, wanted in zip(features, expected, strict=True))
         for engine in engines[1:]
     }
-    latency = take_turns({engine.name: lambda run=engine.one: run(features[0]) for engine in engines}, options.rounds)
+    latency = take_turns({engine.name: partial(engine.wide, features[0]) for engine in engines}, options.rounds)
     batch = [features[0]] * options.utterances
     effort = take_turns(
-        {engine.name: lambda run=engine.many: run(batch) for engine in engines}, options.rounds, time.process_time
+        {engine.name: partial(engine.many, batch) for engine in engines}, options.rounds, time.process_time
     )
     frames = features[0].shape[-1]
-    title = f"{name}: {options.seconds:g} s ({frames} frames), {operations:.2f} GFLOP; latency: {cores} threads, batch 1; "
+    title = (
+        f"{name}: {options.seconds:g} s ({frames} frames), {operations:.2f} GFLOP; latency: {cores} threads, batch 1; "
+    )
     table = Table(title=title + f"throughput: {cores} streams of batch 1, one thread each; middle of {options.rounds}")
     for column in ("engine", "latency, ms", "ratio", "CPU ms each", "utterances/s", "ratio", "of peak", "cosine"):
         table.add_column(column, justify="left" if column == "engine" else "right")
@@ -129,6 +139,48 @@ def measure(name: str, options: argparse.Namespace, cores: int, peak: float) -> 
             f"{operations / each / peak:.0%}",
             f"{cosines[engine.name]:.7f}" if engine.name in cosines else "",
         )
+    return table
+
+
+def compare_package(name: str, options: argparse.Namespace, cores: int) -> Table:
+    """From waveforms: the way of the package redimnet2-onnx, and ours.
+
+    Its way, as its graphs cannot be had here: the official network exported as it is, features computed outside, one
+    utterance at a time on all cores. Ours: a thread per core does all of an utterance.
+    """
+    torch.manual_seed(0)
+    encoder = used(create_encoder(name).eval())
+    official, folder = options.keep / f"{name}-official.onnx", options.keep
+    if not official.exists():
+        reference = next(reference for reference in REFERENCES if reference.name == name).build()
+        export(reference, torch.randn(1, encoder.config["bins"], 300), official)
+    theirs = onnx_engine("", official, cores)
+    ours = onnx_engine("", folder / f"{name}-optimized.onnx", cores)
+    waveforms = [0.1 * torch.randn(1, int(options.seconds * encoder.sample_rate))] * options.utterances
+
+    def features(waveform: Tensor) -> Array:
+        with torch.inference_mode():
+            return encoder.frontend(waveform).numpy()
+
+    def their_way() -> None:
+        torch.set_num_threads(cores)
+        for waveform in waveforms:
+            theirs.wide(features(waveform))
+
+    def our_way() -> None:
+        with ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            list(pool.map(lambda waveform: ours.narrow(features(waveform)), waveforms))
+
+    ways = {"as redimnet2-onnx: batch 1, all cores": their_way, f"voxnest: {cores} streams": our_way}
+    clock, effort = (take_turns(ways, options.rounds, by) for by in (time.perf_counter, time.process_time))
+    title = f"{name} from the waveform, {options.seconds:g} s, onnxruntime, batch 1; middle of {options.rounds}"
+    table = Table(title=title)
+    for column in ("way", "utterances/s", "ratio", "CPU ms each", "ratio"):
+        table.add_column(column, justify="left" if column == "way" else "right")
+    for way in ways:
+        times = [values[way] / options.utterances for values in (clock, effort)]
+        ratios = [f"{next(iter(values.values())) / values[way]:.2f}" for values in (clock, effort)]
+        table.add_row(way, f"{1 / times[0]:.1f}", ratios[0], f"{1e3 * times[1]:.1f}", ratios[1])
     return table
 
 
@@ -188,15 +240,21 @@ def torch_engine(name: str, network: nn.Module, cores: int) -> Engine:
         with torch.inference_mode():
             return network(torch.from_numpy(value)).numpy()
 
-    def one(value: Array) -> Array:
-        torch.set_num_threads(cores)
+    def on(threads: int, value: Array) -> Array:
+        torch.set_num_threads(threads)
         return run(value)
 
-    def many(values: list[Array]) -> list[Array]:
-        with ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            return list(pool.map(run, values))
+    return Engine(name, partial(on, cores), partial(on, 1), pooled(partial(on, 1), cores))
 
-    return Engine(name, one, many)
+
+def pooled(narrow: Run, cores: int) -> Many:
+    """Embeds inputs with a thread per core."""
+
+    def many(values: list[Array]) -> list[Array]:
+        with ThreadPoolExecutor(cores) as pool:
+            return list(pool.map(narrow, values))
+
+    return many
 
 
 def onnx_engine(name: str, path: Path, cores: int) -> Engine:
@@ -207,14 +265,12 @@ def onnx_engine(name: str, path: Path, cores: int) -> Engine:
         settings.intra_op_num_threads, settings.log_severity_level = threads, 3
         return onnxruntime.InferenceSession(path, settings, providers=["CPUExecutionProvider"])
 
-    wide, narrow = session(cores), session(1)
-    source = narrow.get_inputs()[0].name
+    def run(engine: onnxruntime.InferenceSession, value: Array) -> Array:
+        result: Array = engine.run(None, {engine.get_inputs()[0].name: value})[0]
+        return result
 
-    def many(values: list[Array]) -> list[Array]:
-        with ThreadPoolExecutor(cores) as pool:
-            return list(pool.map(lambda value: narrow.run(None, {source: value})[0], values))
-
-    return Engine(name, lambda value: wide.run(None, {source: value})[0], many)
+    narrow = partial(run, session(1))
+    return Engine(name, partial(run, session(cores)), narrow, pooled(narrow, cores))
 
 
 def openvino_engine(name: str, path: Path, cores: int) -> Engine:
@@ -222,6 +278,10 @@ def openvino_engine(name: str, path: Path, cores: int) -> Engine:
     core = openvino.Core()
     common = {"INFERENCE_NUM_THREADS": cores, "INFERENCE_PRECISION_HINT": "f32"}
     wide = core.compile_model(path, "CPU", {**common, "PERFORMANCE_HINT": "LATENCY"}).create_infer_request()
+
+    def one(value: Array) -> Array:
+        return next(iter(wide.infer([value]).values())).copy()
+
     streams = {**common, "PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": cores}
     queue = openvino.AsyncInferQueue(core.compile_model(path, "CPU", streams), cores)
 
@@ -233,7 +293,7 @@ def openvino_engine(name: str, path: Path, cores: int) -> Engine:
         queue.wait_all()
         return [results[index] for index in range(len(values))]
 
-    return Engine(name, lambda value: next(iter(wide.infer([value]).values())).copy(), many)
+    return Engine(name, one, lambda value: many([value])[0], many)
 
 
 def take_turns(

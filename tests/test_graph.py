@@ -4,17 +4,15 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
-
-onnx = pytest.importorskip("onnx")
-onnxruntime = pytest.importorskip("onnxruntime")
-
 import torch
 from torch import Tensor, nn
 
 from voxnest.models.attentive_pooling import AttentiveStatisticsPooling
 from voxnest.models.blocks_1d import TimeContext
-from voxnest.models.layers import BatchNorm, FrequencySqueezeExcitation, TimeFrequencyConv
+from voxnest.models.layers import BatchNorm, TimeFrequencyConv
 from voxnest.models.redimnet_blocks import ConvNeXtBlock, ResidualBlock, WeightedSum
 from voxnest.runtimes.graph import fold_constants, optimize, remove_unused, suit_groups
 
@@ -110,9 +108,7 @@ def test_nothing_is_transposed_between_convolutions_of_images() -> None:
         (1, (24, 24), 8, [1]),
     ],
 )
-def test_groups_are_widened_or_taken_apart(
-    groups: int, channels: tuple[int, int], block: int, left: list[int]
-) -> None:
+def test_groups_are_widened_or_taken_apart(groups: int, channels: tuple[int, int], block: int, left: list[int]) -> None:
     random = np.random.default_rng(0)
     weight = random.normal(size=(channels[1], channels[0] // groups, 3, 3)).astype(np.float32)
     bias = random.normal(size=channels[1]).astype(np.float32)
@@ -129,9 +125,7 @@ def test_groups_are_widened_or_taken_apart(
     image = torch.from_numpy(random.normal(size=(2, channels[0], 5, 7)).astype(np.float32))
     expected = run(model, image)
     suit_groups(model.graph, block)
-    found = [
-        next((item.i for item in node.attribute if item.name == "group"), 1) for node in model.graph.node
-    ]
+    found = [next((item.i for item in node.attribute if item.name == "group"), 1) for node in model.graph.node]
     assert found == left
     np.testing.assert_allclose(run(model, image), expected, rtol=1e-4, atol=1e-5)
 

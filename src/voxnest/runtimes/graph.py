@@ -247,13 +247,13 @@ class ChannelsFirst:
             if source not in self.first:
                 return False
             rows = self._add("Transpose", [self.first[source]], f"{result}_rows", perm=[0, 2, 1, 3])
-            shape = self._integers(0, sizes[0], 1, -1)
+            shape = self._integers(0, sizes[0], 1, 0)
             return self._is_first(result, self._add("Reshape", [rows, shape], f"{result}_first"))
         flat = self.flat.get(source, source)
         self.flat[result] = flat
         if self._rank(flat) != 3 or (flat not in self.first and not self._wanted_first(result)):
             return False
-        shape = self._integers(0, *self.shapes[result][2:], -1)
+        shape = self._integers(0, *self.shapes[result][2:], 0)
         image = self._add("Reshape", [self._channels_first(flat), shape], f"{result}_image")
         return self._is_first(result, self._add("Transpose", [image], f"{result}_first", perm=[0, 2, 1, 3]))
 
@@ -307,7 +307,7 @@ class ChannelsFirst:
         if not any(name in self.first for name in values) or any(self._rank(name) != rank for name in values):
             return False
         constants = [name for name in node.input if name in self.constants]
-        if len(values) == len(constants) == 1 and self._fuse(node.op_type, values[0], constants[0], result):
+        if node.op_type == "Add" and constants and self._add_bias(values[0], constants[0], result):
             return True
         inputs = [
             self._constant_first(name, rank) if name in self.constants else name and self._channels_first(name)
@@ -315,22 +315,15 @@ class ChannelsFirst:
         ]
         return self._is_first(result, self._add(node.op_type, inputs, f"{result}_first", **_attributes(node)))
 
-    def _fuse(self, kind: str, value: str, constant: str, result: str) -> bool:
-        """Add a vector in the convolution before, or multiply by it as one, to which a sum can be added."""
-        first, vector = self._channels_first(value), self.constants[constant]
+    def _add_bias(self, value: str, constant: str, result: str) -> bool:
+        """Add a vector in the convolution before, if that has none yet and nothing else sees what it gives."""
+        first = self._channels_first(value)
         layer = self.without_bias.get(first)
-        channels = self.shapes[value][-1]
-        if vector.shape != (channels,) or channels == 1:
+        if layer is None or self.constants[constant].shape != (self.shapes[value][-1],) or len(self.users[value]) > 1:
             return False
-        if kind == "Add" and layer is not None and len(self.users[value]) == 1:
-            layer.input.append(constant)
-            del self.without_bias[first]
-            return self._is_first(result, first)
-        if kind == "Mul":
-            kernel = self._constant(f"{constant}_kernel", vector[:, None, None, None])
-            scaled = self._add("Conv", [first, kernel], f"{result}_first", kernel_shape=[1, 1], group=channels)
-            return self._is_first(result, scaled)
-        return False
+        layer.input.append(constant)
+        del self.without_bias[first]
+        return self._is_first(result, first)
 
     def _constant_first(self, name: str, rank: int) -> str:
         array = self.constants[name]
