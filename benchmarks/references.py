@@ -5,6 +5,7 @@ needed to run a network, and may not be there: `open_sources` puts stand-ins in 
 """
 
 import importlib
+import importlib.util
 import subprocess
 import sys
 import zipfile
@@ -230,7 +231,9 @@ def open_sources(folders: Sequence[Path]) -> None:
     """Make the references in these folders importable."""
     sys.meta_path.insert(0, ReferenceFinder(folders))
     sys.path += [str(folder) for folder in folders]
-    # What these modules take from the start of their packages.
-    models: Any = importlib.import_module("modelscope.models")
-    models.MODELS, models.TorchModel = MagicMock(), nn.Module
-    importlib.import_module("speechbrain.nnet.containers")
+    # What these modules take from the start of their packages, where they are there.
+    if importlib.util.find_spec("modelscope"):
+        models: Any = importlib.import_module("modelscope.models")
+        models.MODELS, models.TorchModel = MagicMock(), nn.Module
+    if importlib.util.find_spec("speechbrain"):
+        importlib.import_module("speechbrain.nnet.containers")

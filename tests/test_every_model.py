@@ -15,6 +15,7 @@ from torch.export import Dim
 from voxnest import create_encoder, load_encoder, save_encoder
 from voxnest.errors import AudioError
 from voxnest.models.encoder import SpeakerEncoder
+from voxnest.models.folding import fold
 from voxnest.zoo.counting import TOLERANCE, kept_counts
 from voxnest.zoo.registry import CARDS
 
@@ -133,6 +134,18 @@ def test_every_parameter_learns(encoder: SpeakerEncoder) -> None:
     learning = {key: value for key, value in learner.named_parameters() if value.requires_grad}
     assert not [key for key, value in learning.items() if value.grad is None or not value.grad.isfinite().all()]
     assert not [key for key, value in learning.items() if value.grad is not None and not value.grad.any()]
+
+
+def test_a_folded_encoder_gives_the_same_embeddings_with_fewer_norms(encoder: SpeakerEncoder) -> None:
+    folded = fold(encoder)
+    with torch.inference_mode():
+        for count, samples in ((1, encoder.min_samples), (2, 13000)):
+            waveform = voices(count, samples)
+            expected = encoder(waveform)
+            assert (folded(waveform) - expected).norm() < 1e-4 * expected.norm()
+    assert not any(parameter.requires_grad for parameter in folded.parameters())
+    foldable = isinstance(encoder.head.linear, nn.Linear)
+    assert not foldable or (folded.head.out_norm is None and isinstance(folded.head.norm, nn.Identity))
 
 
 def test_every_layer_matters(encoder: SpeakerEncoder) -> None:

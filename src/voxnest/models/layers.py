@@ -167,6 +167,15 @@ def _unfold(values: Tensor, like: Tensor, bins: int) -> Tensor:
     return values.repeat(bins).to(like.dtype)
 
 
+def scale_and_offset(norm: nn.modules.batchnorm._BatchNorm) -> tuple[Tensor, Tensor]:
+    """What a batch normalisation does in eval mode, `x * scale + offset`: `[channels]` each."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    scale = torch.rsqrt(norm.running_var + norm.eps)
+    scale = scale if norm.weight is None else norm.weight * scale
+    return scale, (0.0 if norm.bias is None else norm.bias) - norm.running_mean * scale
+
+
 class FrequencySqueezeExcitation(nn.Module):
     """Squeeze-and-excitation whose gates belong to frequency bins rather than to channels (fwSE).
 

@@ -12,6 +12,7 @@ from voxnest.models.layers import (
     FrequencySqueezeExcitation,
     TimeConv,
     TimeFrequencyConv,
+    scale_and_offset,
     standardized,
 )
 
@@ -52,12 +53,13 @@ class WeightedSum(nn.Module):
         super().__init__()
         # With a single map the softmax is 1 whatever the weight: it stays, untrained, for the checkpoints' sake.
         self.weight = nn.Parameter(torch.zeros(count, channels), requires_grad=count > 1)
+        self.computed = False  # whether `weight` holds the weights themselves: see `voxnest.models.folding`
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """`count` maps `[batch, frames, channels]` to one."""
         if len(maps) == 1:
             return maps[0]
-        weights = torch.softmax(self.weight, dim=0).to(maps[0].dtype)
+        weights = (self.weight if self.computed else torch.softmax(self.weight, dim=0)).to(maps[0].dtype)
         total = maps[0] * weights[0]
         for weight, value in zip(weights[1:], maps[1:], strict=True):
             total = torch.addcmul(total, value, weight)
@@ -143,9 +145,19 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`[batch, frames, bins, channels]` to the same shape."""
-        y = self.norm1(F.relu(self.pointwise1(self.conv1(x))))
-        y = self.norm2(self.pointwise2(self.conv2(y)))
-        return F.relu(self.se(y) + x)
+        y = self.norm2(self.pointwise2(self.conv2(self._first_half(x))))
+        return F.relu(self.se(y) + x, inplace=True)
+
+    def _first_half(self, x: Tensor) -> Tensor:
+        if self.norm1.training or torch.compiler.is_compiling() or not isinstance(self.pointwise1, nn.Linear):
+            return self.norm1(F.relu(self.pointwise1(self.conv1(x)), inplace=True))
+        # A ReLU that is scaled and shifted is a limit to what was scaled and shifted: one pass over memory, not three.
+        scale, offset = scale_and_offset(self.norm1)
+        weight, bias = self.pointwise1.weight * scale[:, None], self.pointwise1.bias * scale + offset
+        y = F.linear(self.conv1(x), weight, bias).flatten(2)
+        low = torch.where(scale > 0, offset, -torch.inf).to(y.dtype).repeat(x.shape[2])
+        high = torch.where(scale > 0, torch.inf, offset).to(y.dtype).repeat(x.shape[2])
+        return y.clamp_(low, high).view_as(x)
 
 
 BLOCKS_2D = (

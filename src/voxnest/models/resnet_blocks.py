@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from voxnest.models.family import EncoderSettings
 from voxnest.models.head import MatryoshkaProjection
+from voxnest.models.layers import scale_and_offset
 from voxnest.models.parts import Pooling
 from voxnest.models.pooling import HiddenLayer, create_pooling
 
@@ -70,20 +71,16 @@ class ConvNorm(nn.Module):
             in_channels, out_channels, kernel_size, stride=stride, padding=padding, groups=groups, bias=False
         )
         self.conv = conv.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.norm = nn.BatchNorm2d(out_channels)
+        self.norm: nn.Module = nn.BatchNorm2d(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """`[batch, in_channels, bins, frames]` to `[batch, out_channels, bins', frames']`."""
-        norm = self.norm
-        if norm.training:
-            result: Tensor = norm(self.conv(x))
+        if self.norm.training or not isinstance(self.norm, nn.BatchNorm2d):
+            result: Tensor = self.norm(self.conv(x))
             return result
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
         # There are far fewer weights than activations: scaling those instead saves a pass over the latter.
-        scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-        weight = self.conv.weight * scale[:, None, None, None]
-        return self.conv._conv_forward(x, weight, norm.bias - norm.running_mean * scale)
+        scale, offset = scale_and_offset(self.norm)
+        return self.conv._conv_forward(x, self.conv.weight * scale[:, None, None, None], offset)
 
 
 class Residual(nn.Module):

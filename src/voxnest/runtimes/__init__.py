@@ -1,0 +1,1 @@
+"""The engines that run a network: PyTorch, onnxruntime and OpenVINO."""
