@@ -22,6 +22,7 @@ COMMANDS = {
     "evaluate": "Measure error rates of a model on a trial list.",
     "calibrate": "Make the scores of a model evidence.",
     "embed": "Write speaker embeddings of recordings to a file.",
+    "export": "Write a model as one graph, for other runtimes.",
     "score": "Score a trial list from embeddings in a file.",
     "verify": "Tell whether two recordings are of one speaker.",
     "download": "Fetch published weights ahead of use.",

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from voxnest.cli.options import Device, Dim, Model
+from voxnest.cli.options import Device, Dim, Model, Precision, Runtime
 
 
 def embed(
@@ -19,6 +19,8 @@ def embed(
     model: Model = "default",
     dim: Dim = None,
     device: Device = "auto",
+    runtime: Runtime = None,
+    precision: Precision = "float32",
 ) -> None:
     """Write the speaker embeddings of recordings: names, embeddings [n, dim], model, dim.
 
@@ -31,8 +33,8 @@ def embed(
     from voxnest.cli.progress import progress_bar
     from voxnest.errors import AudioError
     from voxnest.files import check_output, is_stream
-    from voxnest.hub.checkpoint import load_encoder
     from voxnest.inference import embed_to_file, find_recordings
+    from voxnest.runtimes.loading import load_encoder
 
     check_output(output)
     recordings: list[str] = []
@@ -42,7 +44,7 @@ def embed(
             recordings += find_recordings(place, lambda folder, reason: failures.append(f"{folder}: {reason}"))
         except AudioError as error:
             failures.append(str(error))
-    encoder = load_encoder(model, device=device)
+    encoder = load_encoder(model, runtime=runtime, precision=precision, device=device)
     with progress_bar("embedding") as progress:
         embeddings = embed_to_file(encoder, recordings, output, dim=dim, progress=progress)
     if embeddings:

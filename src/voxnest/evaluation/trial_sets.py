@@ -28,7 +28,7 @@ from voxnest.scoring import score_indexed
 from voxnest.scoring.arrays import Array, Floats, unit_rows
 
 if TYPE_CHECKING:
-    from voxnest.models.encoder import SpeakerEncoder
+    from voxnest.models.embedder import Embedder
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,7 @@ class EmbeddedTrials:
 
 
 def embed_trials(
-    encoder: SpeakerEncoder,
+    encoder: Embedder,
     trials: TrialSet,
     *,
     window: float | None = None,

@@ -75,6 +75,7 @@ class Engine(ABC):
         return dim
 
     def digest(self) -> str:
+        """Of the file, and of what computes."""
         if self._digest is None:
             with self.path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256")
@@ -83,6 +84,7 @@ class Engine(ABC):
         return self._digest
 
     def embed(self, waveform: np.ndarray) -> np.ndarray:
+        """Full embeddings."""
         if waveform.ndim != 2:
             raise AudioError("waveform", f"shape {list(waveform.shape)}", "[batch, samples]; waveform[None] for one")
         if waveform.shape[1] < self.min_samples:
@@ -93,6 +95,7 @@ class Engine(ABC):
         return self.run(np.ascontiguousarray(waveform, np.float32), alone=not started)
 
     def embed_windows(self, waveform: np.ndarray, window: float) -> np.ndarray:
+        """Only of PyTorch, which can cut windows from the features inside of a model."""
         expected = "whole recordings, or --runtime torch"
         raise ConfigError("window", f"{window:g} s, in the runtime {self.runtime}", expected)
 
@@ -104,6 +107,8 @@ class Engine(ABC):
 
     @contextmanager
     def ready(self) -> Iterator[Threads]:
+        """As many threads as processors."""
+
         def start() -> None:
             self._started.value = True
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import platform
 import statistics
@@ -199,10 +200,9 @@ class _Notes:
     def __init__(self, path: Path) -> None:
         self.path = path.with_suffix(".json")
         self.known: dict[str, float | str] = {}
-        try:
+        # Nothing yet, or nothing that can be relied on: it is found out again.
+        with contextlib.suppress(OSError, ValueError, TypeError):
             self.known = dict(json.loads(self.path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
-            pass  # nothing yet, or nothing that can be relied on: it is found out again
 
     def keep(self, key: str, value: float | str) -> None:
         """Add to what is known."""

@@ -19,8 +19,8 @@ class OpenVINOEncoder(Engine):
 
     Args:
         path: of an ONNX file of `voxnest export`.
-        precision: "float32"; "bfloat16" where the processor computes in it, with embeddings in float32; "int8" of a file
-            that is in it.
+        precision: "float32"; "bfloat16" where the processor computes in it, with embeddings in float32; "int8" of a
+            file that is in it.
         device: "cpu" or "auto".
 
     Raises:

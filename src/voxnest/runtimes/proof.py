@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from voxnest.audio import read_audio
 from voxnest.errors import CheckpointError
 
 if TYPE_CHECKING:
-    from voxnest.models.embedder import Embedder
+    from voxnest.models.embedder import Embedder, Threads
 
 LEAST = {"float32": 0.99999, "bfloat16": 0.9999, "int8": 0.9}
 """The least cosine similarity to the embedding in float32. What int8 costs is measured in errors, not here."""
@@ -32,8 +33,22 @@ class Proof(NamedTuple):
     waveforms: int
 
 
+class Comparable(Protocol):
+    """What of an engine is compared; see `Embedder`."""
+
+    @property
+    def dims(self) -> tuple[int, ...]:
+        """Sizes of its embeddings."""
+
+    def embed(self, waveform: np.ndarray) -> np.ndarray:
+        """`[batch, samples]` to embeddings."""
+
+    def ready(self) -> AbstractContextManager[Threads]:
+        """Around `embed`."""
+
+
 def compare(
-    engine: Embedder, reference: Embedder, precision: str, files: Sequence[str | Path] = (), *, subject: str | Path
+    engine: Comparable, reference: Embedder, precision: str, files: Sequence[str | Path] = (), *, subject: str | Path
 ) -> Proof:
     """Compare the embeddings of two engines at every prefix that the first one gives: of the files, or of `speech`.
 
@@ -86,10 +101,9 @@ def _waveforms(embedder: Embedder, files: Sequence[str | Path]) -> Iterator[tupl
             samples = read_audio(path, sample_rate=rate, duration=60.0, min_duration=shortest / rate).samples
             yield str(path), samples[None]
         return
-    # Of the shortest, the least loss of a frame decides everything; a few hundred samples more are a voice.
-    for voice, samples in enumerate([shortest, *(round(seconds * rate) for seconds in LENGTHS)]):
-        samples = max(samples, shortest + voice)
-        yield f"{samples} samples", speech(samples / rate, rate, voice)[None]
+    for voice, length in enumerate([shortest, *(round(seconds * rate) for seconds in LENGTHS)]):
+        length = max(length, shortest + voice)
+        yield f"{length} samples", speech(length / rate, rate, voice)[None]
     batch = [speech(max(1.5, shortest / rate), rate, voice) for voice in range(3)]
     yield "a batch of three", np.stack(batch)
 

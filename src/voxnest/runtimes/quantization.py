@@ -43,7 +43,7 @@ def quantize(path: Path, described: Description, recordings: Sequence[str | Path
 
 
 def _reader(library: Any, described: Description, recordings: Sequence[str | Path]) -> Any:
-    class Reader(library.CalibrationDataReader):  # type: ignore[misc]
+    class Reader(library.CalibrationDataReader):
         """What onnxruntime asks for the next input."""
 
         def __init__(self) -> None:
