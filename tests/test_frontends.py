@@ -237,3 +237,13 @@ def test_a_spectrogram_beyond_its_whole_spectrum_goes_on_with_the_mirror_image(e
         )
     with pytest.raises(ConfigError, match="at most the FFT size 512"):
         Spectrogram(513)
+
+
+@pytest.mark.parametrize("name", list(FRONTENDS))
+def test_products_with_waves_give_the_features_of_the_fourier_transform(name: str, excerpt: Tensor) -> None:
+    bins = 128 if name == "tf_spectrogram" else 40
+    transformed, products = create_frontend(name, bins), create_frontend(name, bins)
+    products.use_products()
+    expected = transformed(excerpt)
+    # The quietest bins are 1e-6 of the loudest, which is what float32 has.
+    torch.testing.assert_close(products(excerpt), expected, rtol=0, atol=1e-3 * float(expected.std()))

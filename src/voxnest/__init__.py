@@ -23,7 +23,7 @@ _PUBLIC = {
     "evaluate": "voxnest.evaluation",
     "list_models": "voxnest.zoo.registry",
     "load_config": "voxnest.training.settings",
-    "load_encoder": "voxnest.hub.checkpoint",
+    "load_encoder": "voxnest.runtimes.loading",
     "load_router": "voxnest.evaluation.routing",
     "pca_rotation": "voxnest.matryoshka",
     "prepare": "voxnest.corpora.prepare",

@@ -6,7 +6,6 @@ from voxnest.evaluation import compute_eer as compute_eer
 from voxnest.evaluation import compute_min_dcf as compute_min_dcf
 from voxnest.evaluation import evaluate as evaluate
 from voxnest.evaluation.routing import load_router as load_router
-from voxnest.hub.checkpoint import load_encoder as load_encoder
 from voxnest.hub.checkpoint import save_encoder as save_encoder
 from voxnest.inference import embed_files
 from voxnest.inference import verify as verify
@@ -19,6 +18,7 @@ from voxnest.matryoshka import discriminative_rotation as discriminative_rotatio
 from voxnest.matryoshka import pca_rotation as pca_rotation
 from voxnest.matryoshka import with_dims as with_dims
 from voxnest.models.encoder import SpeakerEncoder as SpeakerEncoder
+from voxnest.runtimes.loading import load_encoder as load_encoder
 from voxnest.scoring import similarity as similarity
 from voxnest.training.run import train as train
 from voxnest.training.settings import load_config as load_config

@@ -10,7 +10,6 @@ import soundfile
 import soxr
 
 from voxnest.audio.decoder import Decoder
-from voxnest.audio.ffmpeg import FFmpegDecoder
 from voxnest.audio.libsndfile import SoundFileDecoder, suits
 from voxnest.errors import AudioError
 
@@ -182,11 +181,17 @@ def _suited(path: Path, plain: bool) -> Decoder:
         try:
             decoder = SoundFileDecoder(path)
         except (soundfile.SoundFileError, TypeError, UnicodeError):  # TypeError, UnicodeError: odd names
-            return FFmpegDecoder(path)
+            return _by_ffmpeg(path)
         if decoder.frames:
             return decoder
         # What was written to a pipe may say 0 or nothing; FFmpeg then reads up to the end of the file.
         decoder.__exit__()
+    return _by_ffmpeg(path)
+
+
+def _by_ffmpeg(path: Path) -> Decoder:
+    from voxnest.audio.ffmpeg import FFmpegDecoder  # 0.1 s, that WAV and FLAC need not wait
+
     return FFmpegDecoder(path)
 
 

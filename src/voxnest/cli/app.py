@@ -24,6 +24,7 @@ COMMANDS = {
     "calibrate": "Make the scores of a model evidence.",
     "plda": "Train PLDA on the embeddings of a corpus.",
     "embed": "Write speaker embeddings of any number of recordings.",
+    "export": "Write a model as one graph, for other runtimes.",
     "score": "Score a trial list from embeddings in a file.",
     "verify": "Tell whether two recordings are of one speaker.",
     "download": "Fetch published weights ahead of use.",

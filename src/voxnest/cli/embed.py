@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from voxnest.cli.options import Device, Dim, Model
+from voxnest.cli.options import Device, Dim, Model, Precision, Runtime
 
 if TYPE_CHECKING:
     from voxnest.inference.bulk.running import Load
@@ -45,6 +45,8 @@ def embed(
         Literal["local", "ray"],
         typer.Option(help="ray: on the cluster of RAY_ADDRESS; --jobs is of each task."),
     ] = "local",
+    runtime: Runtime = None,
+    precision: Precision = "float32",
 ) -> None:
     """Write the speaker embeddings of recordings.
 
@@ -53,11 +55,11 @@ def embed(
     exit status is 2.
     """
     from voxnest.files import is_stream
-    from voxnest.hub.checkpoint import load_encoder
     from voxnest.inference.bulk.folder import noted_format
     from voxnest.inference.bulk.formats import FORMATS
+    from voxnest.runtimes.loading import load_encoder
 
-    load = partial(load_encoder, model, device=device)
+    load = partial(load_encoder, model, runtime=runtime, precision=precision, device=device)
     if format is None and not is_stream(output):
         ending = output.suffix.lower().removeprefix(".")
         format = ending if ending in FORMATS else noted_format(output)  # type: ignore[assignment]

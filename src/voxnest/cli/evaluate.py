@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from voxnest.cli.options import MODEL_HELP, Cache, Device, Json, Root
+from voxnest.cli.options import MODEL_HELP, Cache, Device, Json, Precision, Root, Runtime
 
 if TYPE_CHECKING:
     from voxnest.evaluation import EvaluationReport, TrialSet
     from voxnest.evaluation.cohorts import Method
-    from voxnest.models.encoder import SpeakerEncoder
+    from voxnest.models.embedder import Embedder
     from voxnest.scoring import PLDA
 
 
@@ -120,6 +120,8 @@ def evaluate(
         bool, typer.Option("--audio", help="Put players of the worst trials' recordings into the report.")
     ] = False,
     device: Device = "auto",
+    runtime: Runtime = None,
+    precision: Precision = "float32",
 ) -> None:
     """Measure EER and minDCF of a model on a trial list, at every dimension, and the errors that verify would make; or
     how often it names the right one of the speakers it was trained on.
@@ -167,8 +169,7 @@ def evaluate(
         raise ConfigError("--window", f"{window:g} s", f"0 to {LONGEST_WINDOW:g}")
     if task == Task.IDENTIFICATION:
         others: dict[str, object] = {"trials": trials, "protocol": protocol, "scores": scores, "cohort": cohort}
-        others["plda"] = plda
-        others |= {"plot": plot, "report": report, "interval": interval, "root": root}
+        others |= {"plot": plot, "report": report, "interval": interval, "root": root, "runtime": runtime, "plda": plda}
         if given := [f"--{name}" for name, value in others.items() if value]:
             raise ConfigError("--task identification", ", ".join(given), "--utterances, --dim, --window, --json")
         if utterances is None:
@@ -198,7 +199,7 @@ def evaluate(
     if scores:
         reports = {str(path): evaluate_scores(path, trials, root, interval) for path in dict.fromkeys(scores)}
     else:
-        encoders = _load(list(map(str, names)), dim, device)
+        encoders = _load(list(map(str, names)), dim, {"runtime": runtime, "precision": precision, "device": device})
         try:
             if protocol is not None:
                 assert root is not None
@@ -249,21 +250,24 @@ class _Cohorts(NamedTuple):
     speakers: bool
 
 
-def _load(models: list[str], dims: list[int] | None, device: str) -> dict[str, SpeakerEncoder]:
-    """Load all models before the first recording is read."""
+def _load(models: list[str], dims: list[int] | None, how: Mapping[str, Any]) -> dict[str, Embedder]:
+    """Load all models, as `load_encoder` is told to, before the first recording is read."""
     from voxnest.evaluation.evaluating import check_dims
-    from voxnest.hub.checkpoint import load_encoder
+    from voxnest.models.encoder import SpeakerEncoder
+    from voxnest.runtimes.loading import load_encoder
 
-    encoders = {name: load_encoder(name, device=device) for name in models}
-    found: dict[str, SpeakerEncoder] = {}
+    encoders: dict[str, Embedder] = {name: load_encoder(name, **how) for name in models}
+    found: dict[str, Embedder] = {}
     for name, encoder in encoders.items():
         check_dims(encoder, dims)
-        found |= {f"{name}@{stage}": encoder.at_exit(int(stage)) for stage in encoder.exits} | {name: encoder}
+        if isinstance(encoder, SpeakerEncoder):
+            found |= {f"{name}@{stage}": encoder.at_exit(int(stage)) for stage in encoder.exits}
+        found[name] = encoder
     return found
 
 
 def _run(
-    encoders: dict[str, SpeakerEncoder],
+    encoders: dict[str, Embedder],
     trials: TrialSet,
     dims: list[int] | None,
     interval: bool,
@@ -282,6 +286,7 @@ def _run(
     from voxnest.hub.checkpoint import find_metadata
     from voxnest.inference.cache import EmbeddingCache
     from voxnest.progress import progress_bar
+    from voxnest.runtimes.engine import Engine
 
     reports, cards = {}, {}
     for name, encoder in encoders.items():
@@ -311,5 +316,6 @@ def _run(
             )
         reports[name] = replace(found, model=name)
         if describe:
-            cards[name] = describe_encoder(encoder, find_metadata(name))
+            told = encoder.description.card if isinstance(encoder, Engine) else find_metadata(name)
+            cards[name] = describe_encoder(encoder, told)
     return reports, cards

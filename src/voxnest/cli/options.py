@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-MODEL_HELP = "A checkpoint or run folder, or a name of voxnest models weights."
+MODEL_HELP = "A checkpoint, run folder or exported model (.onnx), or a name of voxnest models weights."
 
 Model = Annotated[str, typer.Option("--model", "-m", metavar="MODEL", help=MODEL_HELP)]
 ModelArgument = Annotated[str, typer.Argument(help=MODEL_HELP)]
@@ -16,6 +16,15 @@ Dim = Annotated[
 Device = Annotated[
     str, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1, mps; auto is a GPU if there is one, else the CPU.")
 ]
+Runtime = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="What computes: torch, onnx, openvino; auto is the fastest that is installed.",
+        show_default="torch; onnx for an .onnx file",
+    ),
+]
+Precision = Annotated[str, typer.Option(metavar="NAME", help="What it computes in: float32, bfloat16 or int8.")]
 DeviceIfAny = Annotated[
     str | None,
     typer.Option(

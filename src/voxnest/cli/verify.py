@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from voxnest.cli.options import Device, Dim, Json, Model
+from voxnest.cli.options import Device, Dim, Json, Model, Precision, Runtime
 
 if TYPE_CHECKING:
     from voxnest.inference import Verification
@@ -33,6 +33,8 @@ def verify(
         float | None, typer.Option(metavar="RATE", help="Accept at most this share of different speakers, say 0.001.")
     ] = None,
     device: Device = "auto",
+    runtime: Runtime = None,
+    precision: Precision = "float32",
     json: Json = None,
 ) -> None:
     """Tell whether two recordings are of one speaker.
@@ -50,9 +52,9 @@ def verify(
     from voxnest.cli.results import give_json
     from voxnest.errors import VoxnestError
     from voxnest.files import check_output
-    from voxnest.hub.checkpoint import load_encoder
     from voxnest.inference import verify as run
     from voxnest.progress import progress_bar
+    from voxnest.runtimes.loading import load_encoder
     from voxnest.scoring.calibration import FEW_ERRORS
 
     if json:
@@ -60,7 +62,7 @@ def verify(
     costs = None
     if cost_miss is not None or cost_fa is not None:
         costs = (1.0 if cost_miss is None else cost_miss, 1.0 if cost_fa is None else cost_fa)
-    encoder = load_encoder(model, device=device)
+    encoder = load_encoder(model, runtime=runtime, precision=precision, device=device)
     with readable(a, b) as files, progress_bar("embedding") as progress:
         answer = run(
             *(encoder, files[a], files[b], dim, threshold), prior=prior, costs=costs, far=far, progress=progress

@@ -16,11 +16,11 @@ from voxnest.scoring import MEASURES, Calibration
 from voxnest.scoring.arrays import Array
 
 if TYPE_CHECKING:
-    from voxnest.models.encoder import SpeakerEncoder
+    from voxnest.models.embedder import Embedder
 
 
 def calibrate(
-    encoder: SpeakerEncoder,
+    encoder: Embedder,
     trials: str | Path | Sequence[Trial] | TrialSet,
     root: str | Path | None = None,
     dims: Sequence[int] | None = None,

@@ -22,7 +22,7 @@ from voxnest.scoring.arrays import Array, Floats
 from voxnest.scoring.normalisation import Norm
 
 if TYPE_CHECKING:
-    from voxnest.models.encoder import SpeakerEncoder
+    from voxnest.models.embedder import Embedder
 
 Method = Literal["mean", "z", "t", "s", "as"]
 NAMES: Mapping[Method, str] = {"mean": "mean", "z": "Z-norm", "t": "T-norm", "s": "S-norm", "as": "AS-norm"}
@@ -67,7 +67,7 @@ class Cohort:
 
 
 def load_cohort(
-    encoder: SpeakerEncoder,
+    encoder: Embedder,
     source: str | Path,
     *,
     speakers: bool = False,

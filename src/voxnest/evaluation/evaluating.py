@@ -41,13 +41,13 @@ from voxnest.scoring import PLDA
 from voxnest.scoring.calibration import SCORE
 
 if TYPE_CHECKING:
-    from voxnest.models.encoder import SpeakerEncoder
+    from voxnest.models.embedder import Embedder
 
 PRIORS = (0.01, 0.05)
 
 
 def evaluate(
-    encoder: SpeakerEncoder,
+    encoder: Embedder,
     trials: str | Path | Sequence[Trial] | TrialSet,
     root: str | Path | None = None,
     dims: Sequence[int] | None = None,
@@ -120,7 +120,7 @@ def evaluate(
 
 
 def calibrated(
-    encoder: SpeakerEncoder, embedded: EmbeddedTrials, scores: Mapping[int, NDArray[np.floating]]
+    encoder: Embedder, embedded: EmbeddedTrials, scores: Mapping[int, NDArray[np.floating]]
 ) -> dict[int, NDArray[np.floating]]:
     """Log-likelihood ratios {prefix size: [trials]} of the sizes that the encoder carries a calibration for."""
     pairs, seconds = embedded.trials.pairs, embedded.seconds()
@@ -132,7 +132,7 @@ def calibrated(
 
 
 def _verify_point(
-    encoder: SpeakerEncoder,
+    encoder: Embedder,
     dim: int,
     scores: NDArray[np.floating],
     llrs: NDArray[np.floating] | None,
@@ -253,7 +253,7 @@ def _calibration(llrs: NDArray[np.floating], labels: NDArray[np.bool_]) -> Calib
     return CalibrationResult(curve.cllr(), curve.min_cllr(), {prior: curve.act_dcf(prior) for prior in PRIORS})
 
 
-def check_dims(encoder: SpeakerEncoder, dims: Sequence[int] | None) -> tuple[int, ...]:
+def check_dims(encoder: Embedder, dims: Sequence[int] | None) -> tuple[int, ...]:
     """Give the prefix sizes asked for, ascending and once each; all there are if none is.
 
     Raises:

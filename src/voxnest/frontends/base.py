@@ -212,6 +212,8 @@ class Frontend(nn.Module):
         self.floor, self.deviation_floor = floor, deviation_floor
         self.batch_norm = nn.BatchNorm1d(bins) if normalization == "bn" else None
         self.spec_augment = spec_augment
+        self.register_buffer("waves", None, persistent=False)
+        self.waves: Tensor | None
         if normalization == "corpus":  # weights like others: a checkpoint holds them
             self.register_buffer("mean", torch.zeros(bins))
             self.register_buffer("deviation", torch.ones(bins))
@@ -226,6 +228,20 @@ class Frontend(nn.Module):
     def spectrogram(self, waveform: Tensor) -> Tensor:
         """`waveform [batch, samples]` to powers `[batch, bins, frames]`."""
         raise NotImplementedError
+
+    def spectrum(self, frames: Tensor) -> Tensor:
+        """Frames `[..., window_length]`, each by itself, to complex spectra `[..., spectrum_bins]`; it is linear."""
+        raise NotImplementedError
+
+    def use_products(self) -> None:
+        """Compute spectra as products with cosines and sines from now on, as graphs for other engines need it.
+
+        Those have no Fourier transform, or a slow one. One convolution of the waveform does all that a frame goes
+        through: mean, pre-emphasis, window and transform. What float32 rounds differs then, in quiet bins most.
+        """
+        if self.waves is None:
+            spectra = self.spectrum(torch.eye(self.window_length, dtype=torch.float64))
+            self.waves = torch.cat([spectra.real, spectra.imag], dim=1).T[:, None].float()
 
     @property
     def wants_statistics(self) -> bool:
@@ -289,6 +305,11 @@ class Frontend(nn.Module):
 
     def _centred_powers(self, waveform: Tensor, window: Tensor, pad_mode: str) -> Tensor:
         """Powers `[batch, n_fft / 2 + 1, frames]` of frames centred on every `hop_length`-th sample."""
+        if self.waves is not None:
+            left = (self.n_fft - self.window_length) // 2
+            right = self.n_fft - self.window_length - left
+            padding = self.n_fft // 2 - left, self.n_fft // 2 - right
+            return self._power_products(F.pad(waveform[:, None], padding, mode=pad_mode)[:, 0])
         spectrum = torch.stft(
             waveform,
             self.n_fft,
@@ -300,6 +321,20 @@ class Frontend(nn.Module):
             return_complex=True,
         )
         return spectrum.real.square() + spectrum.imag.square()
+
+    def _framed_powers(self, waveform: Tensor) -> Tensor:
+        """Powers `[batch, spectrum_bins, frames]` of frames that begin at every `hop_length`-th sample."""
+        if self.waves is not None:
+            return self._power_products(waveform)
+        spectra = self.spectrum(waveform.unfold(-1, self.window_length, self.hop_length))
+        return torch.view_as_real(spectra).square().sum(dim=-1).transpose(1, 2)
+
+    def _power_products(self, waveform: Tensor, padding: int = 0) -> Tensor:
+        """As `_framed_powers`, by the `waves`."""
+        assert self.waves is not None
+        parts = F.conv1d(waveform[:, None], self.waves, stride=self.hop_length, padding=padding)
+        real, imaginary = parts.chunk(2, dim=1)
+        return real.square() + imaginary.square()
 
     def _compress(self, powers: Tensor) -> Tensor:
         """Powers to what is normalised: their logarithm, unless a front end says otherwise."""

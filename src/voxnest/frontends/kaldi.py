@@ -56,17 +56,17 @@ class KaldiFbank(Frontend):
         """Shortest waveform: it must fill the frames that the model needs."""
         return max(1, self.window_length + (self.min_frames - 1) * self.hop_length - self.pad_right)
 
-    def spectrogram(self, waveform: Tensor) -> Tensor:
-        """`waveform [batch, samples]` to powers `[batch, bins, frames]`."""
-        frames = waveform.unfold(-1, self.window_length, self.hop_length)
+    def spectrum(self, frames: Tensor) -> Tensor:
+        """See `Frontend`. No filter reaches the Nyquist bin, which is left out."""
         frames = frames - frames.mean(dim=-1, keepdim=True)
         if self.pre_emphasis is not None:
             previous = torch.cat([frames[..., :1], frames[..., :-1]], dim=-1)
             frames = frames - self.pre_emphasis * previous
-        spectrum = torch.view_as_real(torch.fft.rfft(frames * self.window, self.n_fft))
-        # No filter reaches the Nyquist bin.
-        power = spectrum[..., :-1, :].square().sum(dim=-1)
-        return (power @ self.filters).transpose(1, 2)
+        return torch.fft.rfft(frames * self.window, self.n_fft)[..., :-1]
+
+    def spectrogram(self, waveform: Tensor) -> Tensor:
+        """`waveform [batch, samples]` to powers `[batch, bins, frames]`."""
+        return (self._framed_powers(waveform).transpose(1, 2) @ self.filters).transpose(1, 2)
 
     def _prepare(self, waveform: Tensor) -> Tensor:
         # Pre-emphasis is a matter of each frame here.

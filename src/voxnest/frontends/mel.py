@@ -37,6 +37,10 @@ class ReDimNetMel(Frontend):
         """Shortest waveform: the reflection at the edges needs half a window, the model its frames."""
         return max(1, max(self.n_fft // 2 + 1, (self.min_frames - 1) * self.hop_length) - self.pad_right)
 
+    def spectrum(self, frames: Tensor) -> Tensor:
+        """See `Frontend`."""
+        return torch.fft.rfft(frames * self.window, self.n_fft)
+
     def spectrogram(self, waveform: Tensor) -> Tensor:
         """`waveform [batch, samples]` to powers `[batch, bins, frames]`."""
         return self.filters.T @ self._centred_powers(waveform, self.window, "reflect")

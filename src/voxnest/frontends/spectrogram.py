@@ -50,11 +50,13 @@ class Spectrogram(Frontend):
         needed = self.window_length + (self.min_frames - 1) * self.hop_length - 2 * self.padding
         return max(1, max(2, needed) - self.pad_right)
 
+    def spectrum(self, frames: Tensor) -> Tensor:
+        """See `Frontend`."""
+        return torch.fft.rfft(frames * self.window, self.n_fft)
+
     def spectrogram(self, waveform: Tensor) -> Tensor:
         """`waveform [batch, samples]` to powers `[batch, bins, frames]`."""
-        frames = F.pad(waveform, (self.padding, self.padding)).unfold(-1, self.window_length, self.hop_length)
-        spectrum = torch.view_as_real(torch.fft.rfft(frames * self.window, self.n_fft))
-        power = spectrum.square().sum(dim=-1).transpose(1, 2)
+        power = self._framed_powers(F.pad(waveform, (self.padding, self.padding)))
         mirrored = self.bins - power.shape[1]
         if mirrored > 0:
             image = power[:, -1 - mirrored : -1].flip(1)

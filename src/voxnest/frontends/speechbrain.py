@@ -53,6 +53,10 @@ class SpeechBrainFbank(Frontend):
         """Shortest waveform: it must fill the frames that the model needs; silence is put at both ends."""
         return max(1, (self.min_frames - 1) * self.hop_length - self.pad_right)
 
+    def spectrum(self, frames: Tensor) -> Tensor:
+        """See `Frontend`."""
+        return torch.fft.rfft(frames * self.window, self.n_fft)
+
     def spectrogram(self, waveform: Tensor) -> Tensor:
         """`waveform [batch, samples]` to powers `[batch, bins, frames]`."""
         return self.filters.T @ self._centred_powers(waveform, self.window, "constant")

@@ -47,8 +47,7 @@ class TFSpectrogram(Frontend):
         angles = 2 * math.pi / self.n_fft * torch.outer(time, torch.arange(self.n_fft // 2, dtype=torch.float64))
         shape = analysis_window(window, self.window_length).float()[:, None]
         waves = torch.cat([angles.cos().float() * shape, angles.sin().float() * shape], dim=1)
-        self.register_buffer("waves", waves, persistent=False)
-        self.waves: Tensor
+        self.waves = waves.T[:, None].contiguous()
 
     @property
     def min_samples(self) -> int:
@@ -64,9 +63,7 @@ class TFSpectrogram(Frontend):
 
     def spectrogram(self, waveform: Tensor) -> Tensor:
         """`waveform [batch, samples]` to powers `[batch, n_fft // 2, frames]`."""
-        parts = F.conv1d(waveform[:, None], self.waves.T[:, None], stride=self.hop_length, padding=self.hop_length // 2)
-        real, imaginary = parts.chunk(2, dim=1)
-        power = real.square() + imaginary.square()
+        power = self._power_products(waveform, padding=self.hop_length // 2)
         return power.clamp(self.eps, 1 / self.eps)
 
 

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from voxnest.errors import ConfigError
 from voxnest.models.family import EncoderSettings, Family
 from voxnest.models.head import MatryoshkaProjection
-from voxnest.models.layers import BatchNorm, check_frames
+from voxnest.models.layers import BatchNorm, check_frames, making_graph
 from voxnest.models.parts import Pooling
 from voxnest.models.pooling import create_pooling
 from voxnest.models.resnet_blocks import BasicBlock, ConvNorm, to_frames
@@ -94,6 +94,8 @@ class DilatedConv(nn.Conv1d):
 
     def forward(self, x: Tensor) -> Tensor:
         """`[batch, frames, in_channels]` to `[batch, frames, out_channels]`."""
+        if making_graph():
+            return super().forward(x.transpose(1, 2)).transpose(1, 2)
         # One matrix product for all three frames of the kernel, then shifted sums: torch's own convolution takes twice
         # as long, and has no fast kernel for a single short utterance.
         step = self.dilation[0]
@@ -120,7 +122,7 @@ class ContextMask(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """`[batch, frames, in_channels]` to gates in [0, 1], `[batch, frames, out_channels]`."""
         frames = x.shape[1]
-        count = -(-frames // _SEGMENT)
+        count = (frames + _SEGMENT - 1) // _SEGMENT  # not -(-a // b): onnxruntime divides towards zero
         # What the frames of a segment share is computed once, and only the gates are repeated.
         sums = F.pad(x, (0, 0, 0, count * _SEGMENT - frames)).unflatten(1, (count, _SEGMENT)).sum(dim=2)
         lengths = (frames - _SEGMENT * torch.arange(count, device=x.device)).clamp(max=_SEGMENT)
@@ -165,7 +167,7 @@ class DenseBlock(nn.Module):
         return self.transition(self.norm(self._concatenate(x)))
 
     def _concatenate(self, x: Tensor) -> Tensor:
-        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        if torch.is_grad_enabled() or making_graph():
             for layer in self.layers:
                 x = torch.cat([x, layer(x)], dim=-1)
             return x

@@ -25,6 +25,14 @@ def check_frames(features: Tensor, needed: int) -> None:
         raise AudioError("features", f"{features.shape[-1]} frames", f"at least {needed}")
 
 
+def making_graph() -> bool:
+    """Whether the operations are being written down, for an export, rather than done for their own sake.
+
+    What is written in place, for speed, then has to be written anew.
+    """
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()
+
+
 def standardized(weight: Tensor) -> Tensor:
     """A weight whose every output has zero mean and unit deviation (weight standardisation, arXiv 1903.10520)."""
     wide = weight.float().flatten(1)
@@ -66,9 +74,9 @@ class TimeFrequencyConv(nn.Conv2d):
         bias: bool = True,
         standardize: bool = False,
     ) -> None:
-        super().__init__(
-            in_channels, out_channels, kernel_size, padding="same", dilation=dilation, groups=groups, bias=bias
-        )
+        # Odd kernels in numbers: onnxruntime has no "same" padding of dilated ones.
+        padding = "same" if any(size % 2 == 0 for size in kernel_size) else [dilation * (n // 2) for n in kernel_size]
+        super().__init__(in_channels, out_channels, kernel_size, 1, padding, dilation, groups, bias)  # type: ignore[arg-type]
         self.standardize = standardize
 
     def forward(self, x: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ class Zero(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`[batch, channels, frames, bins]` to the size that all operations of this stride give."""
-        frames, bins = (-(-size // self.stride) for size in x.shape[2:])
+        frames, bins = ((size + self.stride - 1) // self.stride for size in x.shape[2:])
         return x.new_zeros(*x.shape[:2], frames, bins)
 
 

@@ -119,13 +119,11 @@ class FrequencyPatch(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__()
-        self.stride = stride
         self.linear = nn.Linear(stride * in_channels, out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Neighbouring bins lie side by side in memory, so a patch is a view."""
-        batch, frames, bins, channels = x.shape
-        return self.linear(x.reshape(batch, frames, bins // self.stride, self.stride * channels))
+        return self.linear(x.flatten(2).unflatten(-1, (-1, self.linear.in_features)))
 
 
 class ReDimStage(nn.Module):

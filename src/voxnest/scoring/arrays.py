@@ -1,10 +1,11 @@
 """What all scores share: arrays in blocks and threads, rows of length one, trials that are fit to learn from."""
 
+import os
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 
 from voxnest.errors import TrialError
@@ -19,12 +20,19 @@ def each_block(work: Callable[[slice], object], rows: int, size: int) -> None:
     """Call `work` for the slices of `size` that make up `rows`, in as many threads as torch uses.
 
     numpy and torch let go of the interpreter in products, selections and sums. In a thread torch computes with one
-    thread; numpy's products of matrices would wait for each other there.
+    thread; numpy's products of matrices would wait for each other there. Where nobody has imported torch, as with an
+    exported model, it is not imported here, which takes longer than most scoring.
     """
     blocks = [slice(start, min(start + size, rows)) for start in range(0, rows, max(1, size))]
     if len(blocks) < 2:
         for block in blocks:
             work(block)
+        return
+    torch = sys.modules.get("torch")
+    if torch is None:
+        with ThreadPoolExecutor(os.cpu_count(), "scoring") as pool:
+            for _ in pool.map(work, blocks):
+                pass
         return
     threads = torch.get_num_threads()
     try:

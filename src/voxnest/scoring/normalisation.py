@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike
 
 from voxnest.corpora.trials import IndexedTrials
@@ -167,6 +166,8 @@ def _all_statistics(matrix: Array, others: Array, _: int) -> tuple[Floats, Float
 
 def _top_statistics(matrix: Array, others: Array, top_n: int) -> tuple[Floats, Floats]:
     """Mean and deviation of the `top_n` highest similarities, selected but not sorted."""
+    import torch  # here, so that whoever only scores does without
+
     members = torch.from_numpy(np.ascontiguousarray(others.T))
     mean, deviation = np.empty(len(matrix)), np.empty(len(matrix))
 

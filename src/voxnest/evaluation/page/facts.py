@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 if TYPE_CHECKING:
-    from voxnest.models.encoder import SpeakerEncoder
+    from voxnest.models.embedder import Embedder
 
 LIBRARIES = ("voxnest", "torch", "numpy", "soundfile", "soxr")
 LONGEST = 300  # letters of a fact
@@ -34,7 +34,7 @@ def environment() -> dict[str, str]:
     }
 
 
-def describe_encoder(encoder: SpeakerEncoder, metadata: Mapping[str, Any] | None = None) -> dict[str, str]:
+def describe_encoder(encoder: Embedder, metadata: Mapping[str, Any] | None = None) -> dict[str, str]:
     """The card of a model: name -> text.
 
     Args:
@@ -43,8 +43,7 @@ def describe_encoder(encoder: SpeakerEncoder, metadata: Mapping[str, Any] | None
     """
     facts = {
         "name": encoder.name,
-        "architecture": encoder.architecture,
-        "parameters": f"{sum(weight.numel() for weight in encoder.parameters()):,}",
+        **_network(encoder),
         "embedding sizes": ", ".join(map(str, encoder.dims)),
         "sample rate": f"{encoder.sample_rate:,} Hz",
         "shortest recording": f"{encoder.min_samples / encoder.sample_rate:.2g} s",
@@ -54,6 +53,14 @@ def describe_encoder(encoder: SpeakerEncoder, metadata: Mapping[str, Any] | None
     for key, value in {**told, **(card if isinstance(card, dict) else {"card": card})}.items():
         facts[(f"training: {key}" if key in told else key).replace("_", " ")] = _short(value)
     return facts
+
+
+def _network(encoder: Embedder) -> dict[str, str]:
+    """What only PyTorch knows of a model, or what computes an exported one."""
+    if isinstance(encoder, torch.nn.Module):
+        weights = sum(weight.numel() for weight in encoder.parameters())
+        return {"architecture": str(encoder.architecture), "parameters": f"{weights:,}"}
+    return {"runtime": type(encoder).__name__}
 
 
 def _short(value: Any) -> str:

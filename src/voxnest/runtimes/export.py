@@ -1,0 +1,244 @@
+"""Write an encoder as one graph from the waveform to the embedding, that other engines run.
+
+An ONNX file is made by recording what PyTorch does with one waveform. The newer way, by way of `torch.export`, takes
+twenty times as long for the same graph, and bounds the length by what it cannot prove; it makes the `.pt2` files.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from voxnest.errors import CheckpointError, ConfigError, VoxnestError
+from voxnest.files import atomic_write, check_output, writing
+from voxnest.runtimes.description import KEY, Description
+from voxnest.runtimes.engine import import_extra
+from voxnest.runtimes.onnx import OnnxEncoder
+from voxnest.runtimes.openvino import OpenVINOEncoder
+from voxnest.runtimes.proof import compare, speech
+
+if TYPE_CHECKING:
+    from voxnest.frontends import Frontend
+    from voxnest.models.embedder import Embedder
+    from voxnest.models.encoder import SpeakerEncoder
+
+SUFFIXES = (".onnx", ".pt2")
+_OPSET = 20
+"""The first with GELU, which onnxruntime 1.17 and newer run."""
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What `export_encoder` wrote.
+
+    Attributes:
+        path: the model.
+        description: what the file tells of itself.
+        cosines: engine -> the least cosine similarity of its embeddings to those of PyTorch in float32.
+        waveforms: how many each engine was compared on.
+        script: the program beside an ONNX model that runs it.
+    """
+
+    path: Path
+    description: Description
+    cosines: dict[str, float]
+    waveforms: int
+    script: Path | None = None
+
+
+def export_encoder(
+    encoder: SpeakerEncoder,
+    path: str | Path,
+    *,
+    dim: int | None = None,
+    precision: str = "float32",
+    check: Sequence[str | Path] = (),
+    calibrate: Sequence[str | Path] = (),
+    card: dict[str, Any] | None = None,
+    script: bool = True,
+) -> ExportReport:
+    """Write an encoder as one graph, front end inside: `waveform [batch, samples]` to `embedding [batch, dim]`.
+
+    Batch and length are free. The file is loaded again and compared with PyTorch on speech of several lengths, at every
+    prefix; only if it is equal does it get its name. "model.onnx" is for onnxruntime and OpenVINO, and tells of itself
+    what `Description` has; "model.pt2" is for PyTorch without voxnest (`torch.export.load`).
+
+    Args:
+        encoder: it stays as it is.
+        path: ends in .onnx or .pt2.
+        dim: size of the embedding, one that the encoder has; the largest if None.
+        precision: "float32"; of a .pt2 file "bfloat16" too; of an ONNX file "int8" too.
+        check: recordings to compare on, rather than on what sounds like speech.
+        calibrate: recordings that int8 learns its ranges from.
+        card: what is known of the model, for people.
+        script: write a program beside an ONNX model that runs it.
+
+    Raises:
+        AudioError: a recording cannot be used.
+        CheckpointError: what was written differs from PyTorch (nothing is left of it).
+        ConfigError: a wrong size, precision or name; or a package that is not installed.
+        VoxnestError: it cannot be written.
+    """
+    path = Path(path)
+    check_output(path, *SUFFIXES)
+    graph = ".pt2" if path.suffix.lower() == ".pt2" else ".onnx"
+    known = {".onnx": ("float32", "int8"), ".pt2": ("float32", "bfloat16")}[graph]
+    if precision not in known:
+        raise ConfigError("precision", f"{precision!r}, of a {graph} file", " or ".join(known))
+    if (precision == "int8") != bool(calibrate):
+        found = "int8, without recordings" if precision == "int8" else "recordings, without int8"
+        raise ConfigError("calibrate", found, "precision int8 and recordings that it learns from, or neither")
+    size = encoder.check_dim(encoder.embedding_dim if dim is None else dim)
+    dims = tuple(value for value in encoder.dims if value <= size)
+    described = Description(
+        *(encoder.name, encoder.architecture, encoder.sample_rate, dims, encoder.min_samples, encoder.digest()),
+        precision,
+        {dim: value for dim, value in encoder.thresholds.items() if dim in dims},
+        {dim: value for dim, value in encoder.calibration.items() if dim in dims},
+        card or {},
+    )
+    with writing(path), atomic_write(path) as temporary:
+        if graph == ".pt2":
+            return _write_pt2(encoder, described, path, temporary, check)
+        _write_onnx(encoder, described, temporary)
+        if precision == "int8":
+            from voxnest.runtimes.quantization import quantize
+
+            quantize(temporary, described, calibrate)
+        proofs = {}
+        for engine in _installed(temporary, precision):
+            proofs[engine.runtime] = compare(engine, encoder, precision, check, subject=path)
+    program = _write_script(path, described) if script else None
+    cosines = {runtime: proof.cosine for runtime, proof in proofs.items()}
+    return ExportReport(path, described, cosines, max(proof.waveforms for proof in proofs.values()), program)
+
+
+class Graph(nn.Module):
+    """An encoder as what is written down: no checks, and Fourier transforms as products.
+
+    Args:
+        encoder: is copied.
+        size: of the embedding.
+    """
+
+    def __init__(self, encoder: SpeakerEncoder, size: int) -> None:
+        super().__init__()
+        self.encoder = copy.deepcopy(encoder).cpu().eval().requires_grad_(False)
+        cast("Frontend", self.encoder.frontend).use_products()
+        self.size = size
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        """`[batch, samples]` to `[batch, size]`."""
+        embedding = self.encoder.embed_features(self.encoder.frontend(waveform))
+        return cast(Tensor, embedding)[:, : self.size]
+
+    def example(self) -> Tensor:
+        """A waveform to record with: two, of a length that leaves frames over in networks with strides."""
+        rate = self.encoder.sample_rate
+        seconds = 3.0 + self.encoder.min_samples / rate
+        return torch.from_numpy(np.stack([speech(seconds, rate, voice) for voice in (0, 1)]))
+
+
+def _write_onnx(encoder: SpeakerEncoder, described: Description, path: Path) -> None:
+    onnx = import_extra("onnx", "export")
+    graph = Graph(encoder, described.dims[-1])
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # of shapes that are taken for constants, which is found out below
+        torch.onnx.export(
+            graph,
+            (graph.example(),),
+            str(path),
+            dynamo=False,
+            opset_version=_OPSET,
+            input_names=["waveform"],
+            output_names=["embedding"],
+            dynamic_axes={"waveform": {0: "batch", 1: "samples"}, "embedding": {0: "batch"}},
+        )
+    model = onnx.load(path)
+    model.producer_name = "voxnest"
+    onnx.helper.set_model_props(model, {KEY: described.to_json()})
+    onnx.save(model, path)
+
+
+def _installed(path: Path, precision: str) -> list[Any]:
+    """The engines that are installed, for a file.
+
+    Raises:
+        ConfigError: none is.
+    """
+    engines: list[Any] = []
+    missing: VoxnestError | None = None
+    for kind in (OnnxEncoder, OpenVINOEncoder):
+        try:
+            engines.append(kind(path, precision))
+        except ConfigError as error:
+            missing = missing or error
+    if not engines:
+        assert missing is not None
+        raise missing
+    return engines
+
+
+def _write_pt2(
+    encoder: SpeakerEncoder, described: Description, path: Path, temporary: Path, check: Sequence[str | Path]
+) -> ExportReport:
+    graph = Graph(encoder, described.dims[-1])
+    free = {"waveform": {0: torch.export.Dim.AUTO, 1: torch.export.Dim.AUTO}}
+    bfloat16 = described.precision == "bfloat16"
+    with warnings.catch_warnings(), torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+        warnings.simplefilter("ignore")
+        try:
+            program = torch.export.export(graph, (graph.example(),), dynamic_shapes=free, strict=False)
+        except Exception as error:
+            raise CheckpointError(path, f"torch.export cannot: {' '.join(str(error).split())[:200]}") from error
+        torch.export.save(program, temporary, extra_files={KEY: described.to_json()})
+        module = torch.export.load(temporary).module()
+        proof = compare(_Loaded(module, encoder, described), encoder, described.precision, check, subject=path)
+    return ExportReport(path, described, {"torch": proof.cosine}, proof.waveforms)
+
+
+class _Loaded:
+    """A `.pt2` file as far as `compare` needs it."""
+
+    def __init__(self, module: Any, encoder: Embedder, described: Description) -> None:
+        self.module, self.dims, self.ready = module, described.dims, encoder.ready
+
+    def embed(self, waveform: np.ndarray) -> np.ndarray:
+        result: np.ndarray = self.module(torch.from_numpy(waveform)).float().numpy()
+        return result
+
+
+_SCRIPT = '''"""Speaker embeddings of WAV files at {rate} Hz: python {script} a.wav b.wav
+
+Needs numpy, soundfile and onnxruntime, and nothing else. Written by voxnest export.
+"""
+
+import sys
+
+import numpy as np
+import onnxruntime
+import soundfile
+
+session = onnxruntime.InferenceSession("{model}")
+for path in sys.argv[1:]:
+    samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    assert rate == {rate}, f"{{path}}: {{rate}} Hz, expected {rate}"
+    (embedding,) = session.run(None, {{"waveform": samples.mean(axis=1)[None]}})  # [1, {dim}]; score by cosine
+    print(path, *np.round(embedding[0] / np.linalg.norm(embedding), 5))
+'''
+
+
+def _write_script(path: Path, described: Description) -> Path:
+    script = path.with_name(f"{path.stem}_run.py")
+    text = _SCRIPT.format(rate=described.sample_rate, model=path.name, script=script.name, dim=described.dims[-1])
+    with writing(script), atomic_write(script) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return script
