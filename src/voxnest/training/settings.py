@@ -123,11 +123,16 @@ def dump_config(config: BaseModel, path: str | Path) -> None:
 
 def first_difference(old: BaseModel, new: BaseModel) -> tuple[str, Any, Any] | None:
     """Find the first dotted key, its old and new value, where two configurations differ (but `FREE_KEYS`)."""
-    before, after = (dict(_flatten(config.model_dump(mode="json"))) for config in (old, new))
+    before, after = map(lasting_settings, (old, new))
     for key in dict.fromkeys([*after, *before]):
-        if key not in FREE_KEYS and before.get(key) != after.get(key):
+        if before.get(key) != after.get(key):
             return key, before.get(key), after.get(key)
     return None
+
+
+def lasting_settings(config: BaseModel) -> dict[str, Any]:
+    """What may not change while a run goes on: dotted key -> value as in JSON, without `FREE_KEYS`."""
+    return {key: value for key, value in _flatten(config.model_dump(mode="json")) if key not in FREE_KEYS}
 
 
 def known_keys(section: type[BaseModel] = TrainingConfig, prefix: str = "") -> Iterator[str]:
