@@ -155,14 +155,14 @@ def start(tmp_path_factory) -> Path:
     return folder
 
 
-def run(start: Path, output: Path, *overrides: str, callbacks=()) -> str:
+def train_adapter(start: Path, output: Path, *overrides: str, callbacks=()) -> str:
     console = Console(file=io.StringIO(), width=200)
     train(load_config(start / "run.yaml", [f"output={output}", *overrides]), console=console, callbacks=callbacks)
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_training_an_adapter_changes_nothing_else_and_its_files_agree(start, tmp_path):
-    printed = run(start, tmp_path / "run")
+    printed = train_adapter(start, tmp_path / "run")
     base, merged = load_encoder(start / "base.safetensors"), load_encoder(tmp_path / "run")
     base.load_adapter(tmp_path / "run" / "best.adapter.safetensors", name="tones")
     base.use_adapter("tones")
@@ -182,7 +182,7 @@ def test_training_an_adapter_changes_nothing_else_and_its_files_agree(start, tmp
 
 
 def test_head_and_norms_learn_as_a_whole_if_asked(start, tmp_path):
-    run(start, tmp_path / "run", "adapter.train_head=true", "adapter.train_norms=true")
+    train_adapter(start, tmp_path / "run", "adapter.train_head=true", "adapter.train_norms=true")
     base, merged = load_encoder(start / "base.safetensors"), load_encoder(tmp_path / "run")
     base.load_adapter(tmp_path / "run" / "last.adapter.safetensors")
     assert base.load_adapter(tmp_path / "run" / "best.adapter.safetensors") == "best"
@@ -201,10 +201,10 @@ def test_a_run_of_an_adapter_that_died_continues_as_if_it_had_not(start, tmp_pat
             return [row["loss"] for row in csv.DictReader(file) if row["loss"]]
 
     often = ["trainer.save_every_minutes=1e-9", "ema=0.9"]
-    run(start, tmp_path / "whole", *often)
+    train_adapter(start, tmp_path / "whole", *often)
     with pytest.raises(RuntimeError):
-        run(start, tmp_path / "cut", *often, callbacks=[AfterStep(crash, step=3)])
-    run(start, tmp_path / "cut", *often)
+        train_adapter(start, tmp_path / "cut", *often, callbacks=[AfterStep(crash, step=3)])
+    train_adapter(start, tmp_path / "cut", *often)
     assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
     first, second = (Adapter.load(tmp_path / name / "last.adapter.safetensors") for name in ("whole", "cut"))
     for key, pair in first.pairs.items():
@@ -224,8 +224,24 @@ def test_a_run_of_an_adapter_that_died_continues_as_if_it_had_not(start, tmp_pat
 )
 def test_a_wrong_setting_of_an_adapter_is_one_line(start, tmp_path, override, found):
     with pytest.raises(ConfigError, match=found) as caught:
-        run(start, tmp_path / "run", override)
+        train_adapter(start, tmp_path / "run", override)
     assert "\n" not in str(caught.value)
+
+
+def test_the_command_merges_a_base_and_its_adapter(base, tmp_path, run):
+    save_encoder(base, tmp_path / "base.safetensors")
+    adapter, output = tmp_path / "loud.adapter.safetensors", tmp_path / "merged.safetensors"
+    changed(base).save(adapter)
+    assert run("adapter", "merge", tmp_path / "base.safetensors", adapter, "-o", output)[0] == 0
+    base.load_adapter(adapter)
+    base.use_adapter("loud")
+    waveform = torch.ones(16000).numpy()
+    merged = load_encoder(output)
+    assert (merged.encode(waveform) == base.encode(waveform)).all()
+    assert merged.thresholds == {32: 0.25}
+    status, _, errors = run("adapter", "merge", output, adapter, "-o", tmp_path / "twice.safetensors")
+    assert (status, errors.count("\n")) == (2, 1)
+    assert "of another encoder" in errors
 
 
 def test_copies_of_an_adapted_encoder_have_their_own_adapters(base, tmp_path):

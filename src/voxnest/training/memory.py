@@ -8,6 +8,7 @@ What is counted are tensors: on a GPU by torch's allocator, on a CPU by torch's 
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -97,6 +98,7 @@ def peak(device: torch.device, action: Callable[[], object]) -> float:
         action()
         torch.cuda.synchronize(device)
         return torch.cuda.max_memory_allocated(device) - before
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it would tell stderr that it starts and stops
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
         action()
     return peak_of(record)

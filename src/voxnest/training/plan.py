@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from voxnest.errors import ConfigError
 from voxnest.training.bench import Bench
 from voxnest.training.checks import check_durations, check_places
-from voxnest.training.folder import write_json
+from voxnest.training.folder import MEMORY, write_json
 from voxnest.training.memory import CUDA_CONTEXT, GB, MemoryModel, measure, resident_bytes
 from voxnest.training.settings import lasting_settings
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     MakeTrainer = Callable[[TrainingConfig], L.Trainer]
 
-_FILE = "memory.json"
 _HOUR = 0.115 * GB
 """Of decoded recordings that are kept."""
 _SHARES = "{:.2f} process, {:.3f} weights and optimizer, {:.1f} MB each crop"
@@ -91,7 +90,7 @@ def fit_to_memory(config: TrainingConfig, make_trainer: MakeTrainer, *, first: b
     if config.trainer.memory is None:
         return config
     assert config.output is not None
-    path, settings = config.output / _FILE, json.loads(json.dumps(lasting_settings(config)))
+    path, settings = config.output / MEMORY, json.loads(json.dumps(lasting_settings(config)))
     end = time.monotonic() + (0 if first else _PATIENCE)
     while True:
         if path.exists():
