@@ -216,7 +216,8 @@ def test_a_run_of_an_adapter_that_died_continues_as_if_it_had_not(start, tmp_pat
     [
         ("init_from=null", "adapter without init_from"),
         ("stages.projection_only=true", "both adapter and stages"),
-        ("adapter.rank=0", "greater than or equal to 1"),
+        ("adapter.rank=0", "adapter.rank is 0 .expected greater than or equal to 1"),
+        ("adapter.rnk=2", "unknown key 'adapter.rnk' .expected 'adapter.rank'"),
         ("adapter.kind=dora", "lora"),
         ("adapter.targets=[nothing.*]", "fits no layer"),
         ("model={name: redimnet-tiny, dims: [16, 32], overrides: {level: -30}}", "not the encoder of"),

@@ -183,7 +183,8 @@ def test_a_run_on_two_corpora_with_questions_repeats_and_continues_exactly(confi
         ("auxiliary=[{weight: 1}]", ConfigError, "column"),
         ("data.train=[]", ConfigError, "data.train"),
         ("data.train=[{path: nowhere}, {path: nothing}]", CorpusError, "nowhere: no such folder"),
-        ("data.train=[{weight: 1}]", ConfigError, "path"),
+        ("data.train=[{weight: 1}]", ConfigError, "'data.train.corpora.0.path' is missing"),
+        ("data.train=[{path: a, wieght: 1}]", ConfigError, "unknown key 'data.train"),
     ],
 )
 def test_wrong_corpora_and_questions_are_one_line(configure, override, error, found):

@@ -55,7 +55,7 @@ class LowRank(nn.Module):
             return weight + Pair(self.down, self.up).change(weight, self.scale).to(weight.dtype)
 
 
-def matrices(encoder: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+def matrices(encoder: nn.Module) -> Iterator[tuple[str, nn.Linear | _ConvNd]]:
     """Layers of an encoder that multiply by a matrix, whatever the family: linear ones and convolutions."""
     for name, module in encoder.named_modules():
         if isinstance(module, (nn.Linear, _ConvNd)):
@@ -79,7 +79,7 @@ def find_targets(encoder: nn.Module, targets: str | Sequence[str], rank: int, *,
     if targets == AUTO:
         chosen = []
         for name, weight in known.items():
-            rows, columns = len(weight), weight[0].numel()  # type: ignore[arg-type]
+            rows, columns = len(weight), weight[0].numel()
             if rank * (rows + columns) < rows * columns and (head or not name.startswith("head.")):
                 chosen.append(name)
         if not chosen:
@@ -96,8 +96,7 @@ def find_targets(encoder: nn.Module, targets: str | Sequence[str], rank: int, *,
 def add_changes(encoder: nn.Module, targets: Sequence[str], rank: int, alpha: float) -> None:
     """Give layers a change that can be learnt; what the encoder computes stays the same. All else is frozen."""
     encoder.requires_grad_(False)
-    for name in targets:
-        layer = encoder.get_submodule(name)
+    for layer in [layer for name, layer in matrices(encoder) if name in set(targets)]:
         # unsafe: whether shapes and types stay is not tried out, which would take random numbers and memory.
         parametrize.register_parametrization(layer, "weight", LowRank(layer.weight, rank, alpha), unsafe=True)
 

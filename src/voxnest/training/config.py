@@ -11,7 +11,9 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
+    Tag,
     field_validator,
     model_validator,
 )
@@ -102,7 +104,10 @@ class Corpus(Section):
 class Data(Section):
     """Where the recordings are and how they are read."""
 
-    train: SafePath | Annotated[list[Corpus], Field(min_length=1)]
+    train: Annotated[
+        Annotated[SafePath, Tag("path")] | Annotated[list[Corpus], Field(min_length=1), Tag("corpora")],
+        Discriminator(lambda value: "corpora" if isinstance(value, list) else "path"),  # errors of one of them alone
+    ]
     """A manifest folder of `voxnest prepare`, or a folder of recordings, which is prepared first; or several of them
     with weights, `[{path: A, weight: 2}, {path: B}]`, whose speakers are different ones whatever they are called."""
     validation: ValidationData = ValidationData()
