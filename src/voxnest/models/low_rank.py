@@ -67,20 +67,21 @@ def find_targets(encoder: nn.Module, targets: str | Sequence[str], rank: int, *,
 
     Args:
         encoder: as it is before.
-        targets: patterns of layers' names, such as "backbone.stages.*" or "*.pointwise"; "auto" for all whose change
-            has fewer numbers than the weight, which leaves out depthwise convolutions and tiny gates.
+        targets: patterns of layers' names, such as "backbone.stages.*" or "*.pointwise"; "auto" for all linear
+            layers and convolutions without groups whose change has fewer numbers than the weight.
         rank: of the changes.
         head: whether "auto" may choose layers of the head.
 
     Raises:
         ConfigError: a pattern that fits none; it names the nearest layer.
     """
-    known = {name: module.weight for name, module in matrices(encoder)}
+    known = dict(matrices(encoder))
     if targets == AUTO:
         chosen = []
-        for name, weight in known.items():
-            rows, columns = len(weight), weight[0].numel()
-            if rank * (rows + columns) < rows * columns and (head or not name.startswith("head.")):
+        for name, layer in known.items():
+            rows, columns = len(layer.weight), layer.weight[0].numel()
+            smaller = rank * (rows + columns) < rows * columns
+            if smaller and getattr(layer, "groups", 1) == 1 and (head or not name.startswith("head.")):
                 chosen.append(name)
         if not chosen:
             raise ConfigError("adapter.rank", f"{rank}, at which no change is smaller than its weight", "a lower rank")

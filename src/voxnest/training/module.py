@@ -149,6 +149,8 @@ class TrainingModule(L.LightningModule):
         self._embed = torch.compile(self._embed_eagerly) if config.trainer.compile else self._embed_eagerly
         self.frozen = False
         self.adapting = AdapterTraining(self.encoder, config) if config.adapter else None
+        if self.adapting is not None:
+            self.train()  # Lightning leaves modes as they are
         if config.stages.projection_only:
             self.set_frozen(True)
 
