@@ -16,6 +16,7 @@ from voxnest import create_encoder, load_encoder, save_encoder
 from voxnest.errors import AudioError
 from voxnest.models.encoder import SpeakerEncoder
 from voxnest.models.folding import fold
+from voxnest.models.low_rank import LowRank, add_changes, find_targets, make_plain
 from voxnest.zoo.counting import TOLERANCE, kept_counts
 from voxnest.zoo.registry import CARDS
 
@@ -281,6 +282,29 @@ def test_use_changes_nothing_that_is_saved_and_training_moves_the_statistics(enc
 
 
 @pytest.mark.parametrize("name", list(SMALL))
+def test_a_change_of_low_rank_is_learnt_alone_and_merges_into_a_plain_encoder(encoder: SpeakerEncoder) -> None:
+    encoder, waveform = copy.deepcopy(encoder), voices(2, 16000)
+    with torch.no_grad():
+        before = encoder(waveform)
+    keys = list(encoder.state_dict())
+    add_changes(encoder, find_targets(encoder, "auto", 1), 1, alpha=4.0)
+    torch.testing.assert_close(encoder(waveform), before)
+    encoder(waveform).square().mean().backward()
+    learnt = [module for module in encoder.modules() if isinstance(module, LowRank)]
+    assert learnt
+    assert all(parameter.grad is None for parameter in encoder.parameters() if not parameter.requires_grad)
+    for module in learnt:
+        assert module.up.grad is not None
+        assert module.up.grad.abs().max() > 0
+        nn.init.normal_(module.up, std=0.01)
+    with torch.no_grad():
+        after = encoder(waveform)
+        assert not torch.allclose(after, before, rtol=1e-3)
+        make_plain(encoder)
+        torch.testing.assert_close(encoder(waveform), after, atol=1e-5, rtol=1e-5)
+    assert list(encoder.state_dict()) == keys
+
+
 def test_features_are_masked_in_training_only_where_that_is_asked_for(name: str) -> None:
     torch.manual_seed(0)
     masked = create_encoder(name.split()[0], dims=DIMS, **SMALL[name], mask_bins=5, mask_frames=9)

@@ -17,6 +17,7 @@ COMMANDS = {
     "demo": "Make voices, train, evaluate and verify: no data needed.",
     "prepare": "Describe a corpus: manifests, statistics, unreadable files.",
     "train": "Train a speaker encoder; run again, continue.",
+    "adapter": "Merge an adapter into its encoder.",
     "search": "Search an architecture (AutoSpeech); run again, continue.",
     "draw": "Draw the cells of a searched architecture.",
     "evaluate": "Measure error rates of a model on a trial list.",

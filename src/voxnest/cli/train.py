@@ -1,11 +1,14 @@
 """`voxnest train`: train an encoder as a configuration says."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from voxnest.cli.options import DeviceIfAny
+
+if TYPE_CHECKING:
+    from voxnest.training.config import TrainingConfig
 
 MOST_LISTED = 10
 
@@ -17,6 +20,9 @@ def train(
         typer.Argument(metavar="[KEY=VALUE]...", help="Such as optimizer.lr=0.002 trainer.max_steps=10."),
     ] = None,
     device: DeviceIfAny = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Make a few steps, print sizes, memory and time; leave nothing behind.")
+    ] = False,
 ) -> None:
     """Train a speaker encoder; run again, the command continues an unfinished run.
 
@@ -39,6 +45,9 @@ def train(
 
     console = Console()
     try:
+        if dry_run:
+            _print_plan(settings)
+            return
         result = run.train(settings, console=console, end_process=True)
     except TrainingInterruptedError as interruption:
         if run.is_first_process():
@@ -70,6 +79,17 @@ def train(
         following = f"voxnest evaluate {best} --task identification --utterances MANIFEST"
     lines += ["", f"encoder:  {best}", f"next:     {following}"]
     console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+
+
+def _print_plan(settings: "TrainingConfig") -> None:
+    from voxnest.cli.progress import progress_bar
+    from voxnest.training.plan import make_plan
+    from voxnest.training.run import make_trainer, quiet
+
+    with quiet(), progress_bar("preparing") as progress:
+        plan = make_plan(settings, make_trainer, progress)
+    for name, text in plan.rows.items():
+        print(f"{name:<11} {text}")
 
 
 def _device_settings(device: str | None) -> list[str]:

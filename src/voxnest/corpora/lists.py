@@ -8,6 +8,8 @@ from pathlib import Path
 
 from voxnest.errors import CorpusError
 
+_COLUMNS = ("path", "speaker", "session", "id", "offset", "duration")
+_KALDI_LABELS = {"gender": "spk2gender", "language": "utt2lang"}
 _LONGEST_PATH = 4096  # characters; no system has longer ones
 LATEST = 1e9
 """No recording goes on for thirty years: seconds from here on are a mistake."""
@@ -27,6 +29,7 @@ class Entry:
         path: the file, absolute or relative to the corpus folder.
         offset: seconds into the recording.
         duration: seconds; None is to the end.
+        labels: what else the corpus says of it, such as ("gender", "f").
     """
 
     id: str
@@ -36,6 +39,7 @@ class Entry:
     path: str
     offset: float = 0.0
     duration: float | None = None
+    labels: tuple[tuple[str, str], ...] = ()
 
 
 def csv_header(path: Path) -> list[str]:
@@ -52,9 +56,9 @@ def csv_header(path: Path) -> list[str]:
 def read_csv(path: Path) -> list[tuple[str, Entry]]:
     """Entries of a CSV file with their `file:line`.
 
-    Columns path and speaker are needed; session, id, offset and duration (seconds) may be there, others are
-    passed over. Relative paths start at the file's folder. Without a column id, an utterance is called by its
-    path without the suffix, and by its offset if there is one.
+    Columns path and speaker are needed; session, id, offset and duration (seconds) may be there, others are kept as
+    labels (gender, language, ...). Relative paths start at the file's folder. Without a column id, an utterance is
+    called by its path without the suffix, and by its offset if there is one.
 
     Raises:
         CorpusError: a missing column, a missing value, or an offset or duration that is no time.
@@ -89,7 +93,9 @@ def _csv_entry(where: str, row: dict[str, str]) -> Entry:
     if offset < 0 or (duration is not None and duration <= 0):
         raise CorpusError(where, f"offset {offset}, duration {duration}", "offset >= 0 and duration > 0")
     name = os.path.splitext(path)[0].lstrip("/") + (f"@{offset:.3f}" if row.get("offset") else "")
-    return Entry(row.get("id") or name, path, row["speaker"], row.get("session") or path, path, offset, duration)
+    labels = tuple((key, value) for key, value in row.items() if key and key not in _COLUMNS and value)
+    session = row.get("session") or path
+    return Entry(row.get("id") or name, path, row["speaker"], session, path, offset, duration, labels)
 
 
 def _read_table(path: Path, columns: int, what: str) -> Iterator[tuple[str, list[str]]]:
@@ -137,6 +143,16 @@ def read_kaldi(folder: Path) -> list[tuple[str, Entry]]:
         return path if prefix == folder else os.path.abspath(path)
 
     speakers = {name: speaker for _, (name, speaker) in _read_table(folder / "utt2spk", 2, "lines `utterance speaker`")}
+    labels = {
+        key: {name: value for _, (name, value) in _read_table(folder / file, 2, f"lines `name {key}`")}
+        for key, file in _KALDI_LABELS.items()
+        if (folder / file).exists()
+    }
+
+    def labels_of(name: str, speaker: str) -> tuple[tuple[str, str], ...]:
+        found = {key: table.get(speaker if key == "gender" else name) for key, table in labels.items()}
+        return tuple((key, value) for key, value in found.items() if value)
+
     entries: list[tuple[str, Entry]] = []
     if (folder / "segments").exists():
         for where, row in _read_table(folder / "segments", 4, "lines `utterance recording start end`"):
@@ -148,10 +164,14 @@ def read_kaldi(folder: Path) -> list[tuple[str, Entry]]:
                 raise CorpusError(where, f"{name} goes from {start} to {end} s", "0 <= start < end, or end -1")
             duration = None if end == -1 else end - start
             speaker = _speaker(where, name, speakers, folder)
-            entries.append((where, Entry(name, recording, speaker, recording, file_of(recording), start, duration)))
+            told = labels_of(name, speaker)
+            entry = Entry(name, recording, speaker, recording, file_of(recording), start, duration, told)
+            entries.append((where, entry))
     else:
         for name, where in lines.items():
-            entries.append((where, Entry(name, name, _speaker(where, name, speakers, folder), name, file_of(name))))
+            speaker = _speaker(where, name, speakers, folder)
+            entry = Entry(name, name, speaker, name, file_of(name), labels=labels_of(name, speaker))
+            entries.append((where, entry))
     return entries
 
 

@@ -24,6 +24,8 @@ from voxnest.errors import CorpusError
 
 RECORDINGS = "recordings.jsonl.gz"
 SUPERVISIONS = "supervisions.jsonl.gz"
+LHOTSE_LABELS = ("gender", "language")
+"""Labels that have a field of their own in lhotse's supervisions; others are among the custom ones."""
 # What a field raises that is not there, or is an object where a list should be, text where a number should be, ...
 _WRONG = (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError)
 
@@ -39,6 +41,7 @@ class Utterance:
         path: the audio file. Its channels are mixed.
         duration: seconds.
         offset: seconds into the file.
+        labels: what else is known of it, such as ("gender", "f"): a supervision's gender, language and custom fields.
     """
 
     id: str
@@ -47,6 +50,7 @@ class Utterance:
     path: Path
     duration: float
     offset: float = 0.0
+    labels: tuple[tuple[str, str], ...] = ()
 
 
 def is_manifest(folder: Path) -> bool:
@@ -214,8 +218,11 @@ def _utterance(item: dict[str, Any], path: Path, offset: float, duration: float)
         raise ValueError(f"the supervision {name} has no speaker")
     if not (0 <= offset < LATEST and 0 < duration < LATEST):
         raise ValueError(f"the supervision {name} lasts {duration} s from {offset} s")
-    session = (item.get("custom") or {}).get("session") or item["recording_id"]
-    return Utterance(name, _label(item["speaker"]), _label(session), path, duration, offset)
+    custom = item.get("custom") or {}
+    session = custom.get("session") or item["recording_id"]
+    labels = {key: item.get(key) for key in LHOTSE_LABELS} | {key: custom[key] for key in custom if key != "session"}
+    told = tuple((key, str(value)) for key, value in labels.items() if isinstance(value, str | int) and value != "")
+    return Utterance(name, _label(item["speaker"]), _label(session), path, duration, offset, told)
 
 
 def _label(value: object) -> str:

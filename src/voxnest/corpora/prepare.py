@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from voxnest.audio import audio_info
 from voxnest.corpora.layouts import Corpus, find_corpus
 from voxnest.corpora.lists import Entry
-from voxnest.corpora.manifest import RECORDINGS, SUPERVISIONS
+from voxnest.corpora.manifest import LHOTSE_LABELS, RECORDINGS, SUPERVISIONS
 from voxnest.corpora.statistics import Statistics, Tally
 from voxnest.corpora.threads import map_unordered
 from voxnest.corpora.voxceleb1 import Count, VoxCeleb1, place_of, read_lists
@@ -303,6 +303,8 @@ def _recording(entry: Entry, path: str, header: Header) -> dict[str, Any]:
 
 
 def _supervision(entry: Entry, header: Header, duration: float) -> dict[str, Any]:
+    labels = dict(entry.labels)
+    own = {key: labels.pop(key) for key in LHOTSE_LABELS if key in labels}
     return {
         "id": entry.id,
         "recording_id": entry.recording,
@@ -310,7 +312,8 @@ def _supervision(entry: Entry, header: Header, duration: float) -> dict[str, Any
         "duration": duration,
         "channel": 0 if header.channels == 1 else list(range(header.channels)),
         "speaker": entry.speaker,
-        "custom": {"session": entry.session},
+        **own,
+        "custom": {**labels, "session": entry.session},
     }
 
 

@@ -55,6 +55,7 @@ class CropDataset(Dataset[Crop]):
         crops_per_epoch: by default as many as cover all speech once.
         balance: how often a speaker is drawn: 1 makes speakers equally likely, 0 seconds of speech, with the
             probability of a speaker ~ (seconds of speech) ** (1 - balance) in between.
+        emphasis: speaker -> factor of that probability; 1 for who is not named.
         cache_gb: decoded recordings are kept in memory when all fit into this many 1e9 bytes (one hour takes
             0.115).
         sample_rate: of the crops, in Hz.
@@ -74,6 +75,7 @@ class CropDataset(Dataset[Crop]):
         augmentation: Augmentation | None = None,
         crops_per_epoch: int | None = None,
         balance: float = 1.0,
+        emphasis: Mapping[str, float] | None = None,
         cache_gb: float = 2.0,
         sample_rate: int = 16000,
         seed: int = 0,
@@ -104,6 +106,7 @@ class CropDataset(Dataset[Crop]):
         self._store = AudioStore(numbers, needed, cache_gb=cache_gb, favoured=favoured, sample_rate=sample_rate)
 
         weights = self._speaker_seconds ** (1 - balance)
+        weights *= [(emphasis or {}).get(speaker, 1.0) for speaker in self.speakers]
         self._weights = np.tile(weights, len(speeds))
         if crops_per_epoch is None:
             crops_per_epoch = max(1, round(seconds.sum() / duration))

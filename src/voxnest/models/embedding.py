@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _WINDOWS_AT_ONCE = 16
 # Each thread holds the activations of a whole recording: hundreds of MB in the larger models.
 _MOST_THREADS = 8
+_WITHOUT_EFFECT = ("mask_bins", "mask_frames", "dims")
+"""Settings of training, and which prefixes of an embedding are named."""
 
 
 @contextmanager
@@ -84,7 +86,16 @@ def window_embeddings(encoder: SpeakerEncoder, waveform: torch.Tensor, window: f
 
 def weights_digest(encoder: SpeakerEncoder) -> str:
     """SHA-256, in hexadecimal, of architecture, configuration and weights."""
-    described = [encoder.architecture, encoder.config]
+    return _digest(encoder, encoder.architecture, encoder.config)
+
+
+def base_digest(encoder: SpeakerEncoder) -> str:
+    """As `weights_digest`, without what changes no embedding: what an adapter belongs to."""
+    settings = {key: value for key, value in encoder.config.items() if key not in _WITHOUT_EFFECT}
+    return _digest(encoder, encoder.architecture, settings)
+
+
+def _digest(encoder: SpeakerEncoder, *described: Any) -> str:
     digest = hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode())
     for key, value in sorted(encoder.state_dict().items()):
         array = value.detach().cpu().contiguous()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from voxnest.errors import AudioError, ConfigError
+from voxnest.models.adapters import Adapter, AdapterRack
 from voxnest.models.embedding import ready, weights_digest, window_embeddings
 from voxnest.models.encoding import NUMBERS, Short, check_numbers, encode
 from voxnest.models.exits import at_exit
@@ -91,6 +93,7 @@ class SpeakerEncoder(nn.Module):
         """Cosine threshold at the equal error rate, per dimension, if known from an evaluation."""
         self.calibration: dict[int, Calibration] = {}
         """What cosine scores mean, per dimension, if `voxnest calibrate` has found out."""
+        self._rack = AdapterRack()
 
     @property
     def dims(self) -> tuple[int, ...]:
@@ -336,3 +339,50 @@ class SpeakerEncoder(nn.Module):
     def digest(self) -> str:
         """See `Embedder`."""
         return weights_digest(self)
+
+    @property
+    def adapters(self) -> Mapping[str, Adapter]:
+        """The adapters that were loaded, by name."""
+        return MappingProxyType(self._rack.loaded)
+
+    @property
+    def adapter(self) -> str | None:
+        """The name of the adapter in use; None if none is."""
+        return self._rack.used
+
+    def load_adapter(self, path: str | Path, name: str | None = None) -> str:
+        """Read an adapter of this encoder, to be used under a name; by default that of the file. It is not used yet.
+
+        Returns:
+            The name.
+
+        Raises:
+            CheckpointError: the file is missing, damaged, no adapter, or one of another encoder.
+
+        Examples:
+            >>> encoder.load_adapter("runs/telephone/best.adapter.safetensors", name="telephone")
+            'telephone'
+            >>> encoder.use_adapter("telephone")
+        """
+        return self._rack.load(self, path, name)
+
+    def use_adapter(self, name: str | None) -> None:
+        """Change the weights as an adapter says, in place; None for the weights as they were, to the last bit.
+
+        Thresholds are then the adapter's, and there is no calibration.
+
+        Raises:
+            ConfigError: no adapter of that name was loaded; it lists those that were.
+        """
+        self._rack.use(self, name)
+
+    def merge_adapter(self) -> SpeakerEncoder:
+        """Let the adapter in use be part of this encoder, which then knows of no adapters; give the encoder.
+
+        Raises:
+            ConfigError: none is in use.
+        """
+        if self.adapter is None:
+            raise ConfigError("adapter", "none in use", "use_adapter first")
+        self._rack = AdapterRack()
+        return self

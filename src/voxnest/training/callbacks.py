@@ -16,6 +16,7 @@ from torch import Tensor
 from voxnest.errors import CheckpointError, TrainingError
 from voxnest.files import atomic_write, writing
 from voxnest.hub.checkpoint import save_encoder
+from voxnest.training.adapters import adapter_file
 from voxnest.training.interruption import StoppedAtOnce, StopSignals, TrainingInterruptedError
 from voxnest.training.schedules import Clock, Limits, lr_factor, margin_at
 
@@ -200,7 +201,8 @@ class RunCheckpoints(Checkpoint):
         if self._improved:
             self.best = self.last
         if trainer.is_global_zero:
-            module.encoder.thresholds = dict(found.threshold)
+            encoder = module.adapting.merged() if module.adapting else module.encoder
+            encoder.thresholds = dict(found.threshold)
             metadata = {
                 "step": found.step,
                 self.config.measure: {str(d): rate for d, rate in found.error.items()},
@@ -209,7 +211,9 @@ class RunCheckpoints(Checkpoint):
                 "seed": self.config.seed,
             }
             for name in ("last", "best") if self._improved else ("last",):
-                save_encoder(module.encoder, self.folder / f"{name}.safetensors", metadata, module.classifier())
+                save_encoder(encoder, self.folder / f"{name}.safetensors", metadata, module.classifier())
+                if module.adapting:
+                    module.adapting.adapter(encoder, metadata).save(adapter_file(self.folder, name))
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write the checkpoints; stop if the validation was cut short."""

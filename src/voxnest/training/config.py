@@ -11,7 +11,9 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
+    Tag,
     field_validator,
     model_validator,
 )
@@ -90,11 +92,24 @@ class ValidationData(Section):
         return self
 
 
+class Corpus(Section):
+    """One of several corpora."""
+
+    path: SafePath
+    """As `data.train`."""
+    weight: Annotated[float, Field(gt=0, le=1e6)] = 1.0
+    """Its share of the crops is its part of all weights."""
+
+
 class Data(Section):
     """Where the recordings are and how they are read."""
 
-    train: SafePath
-    """A manifest folder of `voxnest prepare`, or a folder of recordings, which is prepared first."""
+    train: Annotated[
+        Annotated[SafePath, Tag("path")] | Annotated[list[Corpus], Field(min_length=1), Tag("corpora")],
+        Discriminator(lambda value: "corpora" if isinstance(value, list) else "path"),  # errors of one of them alone
+    ]
+    """A manifest folder of `voxnest prepare`, or a folder of recordings, which is prepared first; or several of them
+    with weights, `[{path: A, weight: 2}, {path: B}]`, whose speakers are different ones whatever they are called."""
     validation: ValidationData = ValidationData()
     workers: Annotated[int, Field(ge=0, le=1024)] | None = None
     """Processes that read and augment; 0: a thread does; null: 0 on a CPU, up to 12 for a GPU."""
@@ -265,6 +280,9 @@ class Trainer(Section):
     in 16-mixed, gradients that overflow are skipped."""
     accumulate: Annotated[int, Field(ge=1, le=10**6)] = 1
     """Batches per optimizer step."""
+    memory: Annotated[float, Field(gt=0, le=1e5)] | None = None
+    """GB of each GPU (such as 12, 16, 24, 40, 80) or of the machine with a CPU: how the crops of a step, `batch_size`
+    times `accumulate`, are divided into batches is then found by measuring; null: as they say."""
     clip: Weight = 5.0
     """Largest norm of the gradient; 0: no limit."""
     compile: bool = False
@@ -293,6 +311,33 @@ class Stages(Section):
         return self
 
 
+class Adapter(Section):
+    """Learn a small change of the encoder of `init_from`, whose own weights stay: see `voxnest.models.low_rank`."""
+
+    kind: Literal["lora"] = "lora"
+    rank: Annotated[int, Field(ge=1, le=4096)] = 8
+    """Of the change of each weight."""
+    alpha: Annotated[float, Field(gt=0, le=1e6)] = 16.0
+    """The change is scaled by alpha / rank."""
+    targets: Annotated[str, Field(min_length=1)] | Annotated[list[str], Field(min_length=1)] = "auto"
+    """Patterns of layers' names, such as "backbone.*"; auto: all that a change of this rank makes smaller."""
+    train_head: bool = False
+    """The head learns too, as a whole, and goes into the adapter's file."""
+    train_norms: bool = False
+    """Normalisation layers learn too: scales, offsets and batch statistics."""
+
+
+class Auxiliary(Section):
+    """A further question that is asked of the embedding in training: which value a column of the manifest has."""
+
+    column: Annotated[str, Field(min_length=1)]
+    """Such as gender, language or emotion; utterances without a value are not asked."""
+    weight: Weight = 0.1
+    """Of its cross-entropy, beside the loss of the speakers."""
+    adversarial: bool = False
+    """Turn its gradient around: the embedding learns to tell nothing about the column."""
+
+
 class TrainingConfig(Section):
     """A training run. Paths are relative to the current folder."""
 
@@ -307,6 +352,8 @@ class TrainingConfig(Section):
     augmentation: Augmentation = Augmentation()
     model: Model = Model()
     loss: Loss = Loss()
+    auxiliary: list[Auxiliary] = []
+    """Further questions; the encoders that are written know nothing of them."""
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     trainer: Trainer = Trainer()
@@ -315,6 +362,8 @@ class TrainingConfig(Section):
     """An encoder whose weights to start from (a file, a run folder, or a name of `voxnest models weights`), its head
     too: prefixes are those of its embedding, what goes beyond it starts at zero. Classes start at its mean embeddings
     of their speech."""
+    adapter: Adapter | None = None
+    """Train an adapter of `init_from`; null: the encoder itself. Where `model` is not given, it is that of the file."""
     ema: BelowOne = 0.0
     """Decay of a moving average of the weights, which is then validated and exported; 0: off."""
     best_dim: Count | None = None
@@ -324,6 +373,22 @@ class TrainingConfig(Section):
     def measure(self) -> str:
         """What a validation finds, by the name it has in files; the lower, the better."""
         return "eer" if self.task == "verification" else "top1_error"
+
+    @field_validator("auxiliary")
+    @classmethod
+    def _asked_once(cls, value: list[Auxiliary]) -> list[Auxiliary]:
+        columns = [item.column for item in value]
+        if len(set(columns)) < len(columns):
+            raise ValueError(f"asks of {columns}; expected every column once")
+        return value
+
+    @model_validator(mode="after")
+    def _base_of_the_adapter(self) -> "TrainingConfig":
+        if self.adapter is not None and self.init_from is None:
+            raise ValueError("has adapter without init_from; expected the encoder that it is an adapter of")
+        if self.adapter is not None and (self.stages.projection_only or self.stages.frozen_steps):
+            raise ValueError("has both adapter and stages; expected one of them, adapter.train_head trains the head")
+        return self
 
     @model_validator(mode="after")
     def _data_of_the_task(self) -> "TrainingConfig":

@@ -13,7 +13,7 @@ import lightning.pytorch as L
 import torch
 from torch.utils.data import DataLoader
 
-from voxnest.corpora.manifest import Utterance, check_files, is_manifest, missing_files, read_manifest
+from voxnest.corpora.manifest import Utterance, check_files, missing_files, read_manifest
 from voxnest.corpora.prepare import UNREADABLE, prepare
 from voxnest.corpora.trials import Trial, check_recordings, find_root, read_trials
 from voxnest.crops.augmentation import Augmentation
@@ -26,6 +26,7 @@ from voxnest.frontends import Frontend
 from voxnest.training.config import DEFAULT_EPOCHS, Crops, TrainingConfig
 from voxnest.training.held_out import check_speakers, split_recordings, split_speakers, write_segments
 from voxnest.training.interruption import StopSignals, WorkerStart
+from voxnest.training.mixing import Part, describe, emphasis, find_parts, place_of
 from voxnest.training.schedules import Limits, duration_at
 
 MOST_WORKERS = 12
@@ -55,6 +56,8 @@ class SpeakerData(L.LightningDataModule):
         trials_root: the folder that their paths are relative to.
         utterances: number of training utterances.
         hours: of training speech.
+        trained_on: these utterances, if questions are asked about them.
+        described: each of several corpora in numbers.
         left_out: recordings that could not be read when the corpus was prepared, and where they are listed; None if
             all could, or the manifest was there.
         unreadable: recordings found missing or damaged before training, and why.
@@ -81,6 +84,8 @@ class SpeakerData(L.LightningDataModule):
         self.batches_done = 0
         self.utterances, self.hours = 0, 0.0
         self.trials, self.known = [], []
+        self.trained_on: Sequence[Utterance] = []
+        self.described: dict[str, str] = {}
         self.left_out: tuple[int, Path] | None = None
         self.unreadable: dict[Path, str] = {}
 
@@ -100,9 +105,17 @@ class SpeakerData(L.LightningDataModule):
 
     @property
     def manifest(self) -> Path:
-        """The manifest folder: the one of the configuration, or one in the run folder."""
-        source = self.config.data.train
-        return source if is_manifest(source) else self.folder / "manifest"
+        """The manifest folder (the first of several): the one of the configuration, or one in the run folder."""
+        return self.parts[0].manifest
+
+    @property
+    def parts(self) -> list[Part]:
+        """The corpora that are trained on."""
+        return find_parts(self.config.data.train, self.folder)
+
+    def read(self) -> list[Utterance]:
+        """All their utterances."""
+        return [utterance for part in self.parts for utterance in part.read()]
 
     def prepare_data(self) -> None:
         """On the first process: describe a corpus that has no manifest, cut the held-out recordings."""
@@ -115,16 +128,20 @@ class SpeakerData(L.LightningDataModule):
             cache.build(progress=self.progress)
 
     def _prepare_corpus(self) -> list[Utterance]:
-        source = self.config.data.train
-        if not source.exists():
-            raise CorpusError(source, "no such folder", "a manifest of `voxnest prepare` or a folder of recordings")
-        if self.manifest != source:
-            report = prepare(source, self.manifest, progress=self.progress)
-            if report.statistics.unreadable:
-                self.left_out = report.statistics.unreadable, self.manifest / UNREADABLE
-        utterances = read_manifest(self.manifest)
-        if self.manifest == source:
-            self._check_files(utterances)
+        utterances: list[Utterance] = []
+        for part in self.parts:
+            if not part.source.exists():
+                expected = "a manifest of `voxnest prepare` or a folder of recordings"
+                raise CorpusError(part.source, "no such folder", expected)
+            if part.manifest != part.source:
+                report = prepare(part.source, part.manifest, progress=self.progress)
+                if report.statistics.unreadable:
+                    before = self.left_out[0] if self.left_out else 0
+                    self.left_out = before + report.statistics.unreadable, part.manifest / UNREADABLE
+            found = part.read()
+            if part.manifest == part.source:
+                self._check_files(found, part.manifest)
+            utterances += found
         return utterances
 
     def _find_statistics(
@@ -169,8 +186,8 @@ class SpeakerData(L.LightningDataModule):
         """
         assert self.trainer is not None
         config, validation = self.config, self.config.data.validation
-        utterances = read_manifest(self.manifest)
-        check_speakers(config.data.train, {utterance.speaker for utterance in utterances})
+        utterances = self.read()
+        check_speakers(place_of(config.data.train), {utterance.speaker for utterance in utterances})
         utterances, held_out = self._divided(utterances)
         if config.task == "identification":
             self.known = held_out
@@ -184,8 +201,9 @@ class SpeakerData(L.LightningDataModule):
             if self.trainer.is_global_zero:
                 check_recordings(self.trials, self.trials_root, listed)
         self._find_statistics(utterances)
-        self.utterances = len(utterances)
+        self.trained_on, self.utterances = utterances if config.auxiliary else [], len(utterances)
         self.hours = sum(utterance.duration for utterance in utterances) / 3600
+        self.described = describe(self.parts, utterances) if len(self.parts) > 1 else {}
         self.crops = self._make_crops(utterances)
         device = self.trainer.strategy.root_device.type
         self.loader = make_loader(
@@ -205,6 +223,7 @@ class SpeakerData(L.LightningDataModule):
             "duration": config.crops.duration,
             "crops_per_epoch": config.crops.per_epoch,
             "balance": config.crops.balance,
+            "emphasis": emphasis(self.parts, utterances, config.crops.balance),
             "seed": config.seed,
         }
         if (cache := self._feature_cache(utterances)) is not None:
@@ -251,11 +270,11 @@ class SpeakerData(L.LightningDataModule):
             torch.distributed.all_gather_object(found, self.failures_here())
         return {path: reason for each in found for path, reason in each.items()}
 
-    def _check_files(self, utterances: Sequence[Utterance]) -> None:
+    def _check_files(self, utterances: Sequence[Utterance], manifest: Path) -> None:
         """Refuse a manifest whose corpus is gone; note the files that are missing if they are few."""
         missing = missing_files(utterances)
         if len(missing) > TOLERATED * len({utterance.path for utterance in utterances}):
-            check_files(utterances, self.manifest)
+            check_files(utterances, manifest)
         self.unreadable |= dict.fromkeys(missing, "is not there")
 
     def _workers(self, device: str) -> int:

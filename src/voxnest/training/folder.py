@@ -29,6 +29,9 @@ from voxnest.locks import LOCK, RUNNING
 from voxnest.training.config import TrainingConfig
 from voxnest.training.settings import LENGTH_KEYS, dump_config, first_difference, load
 
+MEMORY = "memory.json"
+EARLY = {LOCK, RUNNING, MEMORY, "manifest", "manifests", "validation", "feature-statistics.json"}
+"""What may be there before a run has begun: `trainer.memory` makes steps first."""
 LIBRARIES = ("voxnest", "torch", "lightning", "numpy", "lhotse", "soundfile", "av", "soxr")
 
 
@@ -81,9 +84,7 @@ class RunFolder:
             ConfigError: the folder has a run of another configuration, or is something else.
         """
         if not self.config.exists():
-            if self.path.exists() and (
-                not self.path.is_dir() or {p.name for p in self.path.iterdir()} - {LOCK, RUNNING}
-            ):
+            if self.path.exists() and (not self.path.is_dir() or {p.name for p in self.path.iterdir()} - EARLY):
                 raise ConfigError(self.path, "is not empty and no run folder", "a new folder as `output`")
         elif self.checkpoint.exists():  # without it nothing is lost if another configuration takes the folder
             difference = first_difference(load(self.kind, self.config), config)

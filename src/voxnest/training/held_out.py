@@ -22,9 +22,10 @@ from voxnest.training.config import (
     TrainingConfig,
 )
 from voxnest.training.folder import writing
+from voxnest.training.mixing import place_of
 
 
-def check_speakers(corpus: Path, speakers: Collection[str]) -> None:
+def check_speakers(corpus: str | Path, speakers: Collection[str]) -> None:
     """Raise `CorpusError` for a corpus of one speaker."""
     if len(speakers) < 2:
         raise CorpusError(corpus, f"only one speaker, {min(speakers)!r}", "two or more speakers")
@@ -38,11 +39,11 @@ def split_speakers(utterances: Sequence[Utterance], config: TrainingConfig) -> t
     """
     count = config.data.validation.held_out_speakers or DEFAULT_HELD_OUT_SPEAKERS
     speakers = sorted({utterance.speaker for utterance in utterances})
-    check_speakers(config.data.train, speakers)
+    check_speakers(place_of(config.data.train), speakers)
     if len(speakers) < count + 2:
         found = f"{len(speakers)} speakers, of whom {count} shall be held out for validation"
         expected = f"{count + 2} or more; or set data.validation.held_out_speakers or .trials"
-        raise CorpusError(config.data.train, found, expected)
+        raise CorpusError(place_of(config.data.train), found, expected)
     rng = np.random.default_rng(config.seed)
     chosen = {speakers[number] for number in rng.permutation(len(speakers))[-count:]}
     parts: tuple[list[Utterance], list[Utterance]] = [], []
@@ -84,7 +85,7 @@ def split_recordings(
         parts[group(utterance) in chosen].append(utterance)
     if not parts[1]:
         expected = "a speaker with two or more, or data.validation.utterances"
-        raise CorpusError(config.data.train, "one recording of each speaker, none to hold out", expected)
+        raise CorpusError(place_of(config.data.train), "one recording of each speaker, none to hold out", expected)
     return parts
 
 

@@ -92,6 +92,8 @@ class MetricsLog(L.Callback):
         values["margin"] = float(module.criterion.base_loss.margin)  # type: ignore[arg-type]
         if module.grad_norm is not None:
             values["grad_norm"] = float(module.grad_norm)
+        if module.auxiliary is not None:
+            values |= module.auxiliary.accuracies()
         values["crops_per_second"] = self._crops / (now - self._started)
         values["data_wait"] = self._waited / (now - self._started)
         self._write(trainer, values)
@@ -147,7 +149,7 @@ class Display(ProgressBar):
         if not self._enabled:
             return
         for name, text in self._summary(trainer, pl_module).items():  # type: ignore[arg-type]
-            self.console.print(f"[bold]{name:<12}[/]{escape(text)}", highlight=False, soft_wrap=True)
+            self.console.print(f"[bold]{escape(name):<11}[/] {escape(text)}", highlight=False, soft_wrap=True)
         if trainer.global_step:
             self.console.print(f"continues after step {trainer.global_step}")
         self._move(self.control.fraction, "first batch")
@@ -222,6 +224,8 @@ class Display(ProgressBar):
         encoder = module.encoder
         overrides = " with overrides" if config.model.overrides else ""
         parameters = sum(parameter.numel() for parameter in encoder.parameters())
+        learning = sum(parameter.numel() for parameter in encoder.parameters() if parameter.requires_grad)
+        trained = f", {learning:,} of them trained ({learning / parameters:.1%})" if module.adapting else ""
         dims = ", ".join(map(str, encoder.dims))
         classes = f" · {data.num_classes:,} classes" if len(config.crops.speeds) > 1 else ""
         ends = [f"{limits.steps:,} steps"] if limits.steps else []
@@ -229,9 +233,10 @@ class Display(ProgressBar):
         batch = config.crops.batch_size * trainer.world_size * config.trainer.accumulate
         processes = f" · {trainer.world_size} processes" if trainer.world_size > 1 else ""
         rows = {
-            "model": f"{config.model.name}{overrides} · {parameters / 1e6:.2f} M parameters · {dims}-D",
+            "model": f"{encoder.name}{overrides} · {parameters / 1e6:.2f} M parameters{trained} · {dims}-D",
             "corpus": f"{len(data.crops.speakers):,} speakers · {data.utterances:,} utterances · "
             f"{data.hours:.1f} h{classes}",
+            **{f"  {name}": text for name, text in data.described.items()},
             **({"known": f"{len(data.known):,} recordings"} if data.known else {"trials": f"{len(data.trials):,}"}),
             "training": f"{' or '.join(ends)} · {batch} crops of {config.crops.duration:g} s a step · "
             f"{len(data.loader):,} batches an epoch",

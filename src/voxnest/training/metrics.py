@@ -16,13 +16,15 @@ from voxnest.files import atomic_write
 from voxnest.training.folder import writing
 
 
-def metric_names(dims: Sequence[int], measure: str = "eer", exits: Sequence[int] = ()) -> list[str]:
-    """The columns of `metrics.csv` for an encoder with these embedding sizes and exits, and what validations find."""
+def metric_names(
+    dims: Sequence[int], measure: str = "eer", exits: Sequence[int] = (), further: Sequence[str] = ()
+) -> list[str]:
+    """The columns of `metrics.csv` for an encoder with these sizes and exits, what validations find, and others."""
     losses = [f"loss/{dim}" for dim in dims] if len(dims) > 1 else []
     losses += [f"loss/{dim}@{stage}" for stage in exits for dim in dims]
     rates = [f"{measure}/{dim}" for dim in dims]
     training = ["lr", "margin", "grad_norm", "crops_per_second", "data_wait"]
-    return ["step", "epoch", "minutes", "loss", *losses, *training, *rates]
+    return ["step", "epoch", "minutes", "loss", *losses, *training, *further, *rates]
 
 
 class MetricsFile(Logger):

@@ -19,6 +19,8 @@ from voxnest.matryoshka import MatryoshkaLoss, with_dims
 from voxnest.matryoshka.loss import bearable_margin
 from voxnest.models.classifier import SpeakerClassifier
 from voxnest.models.embedding import eval_mode
+from voxnest.training.adapters import AdapterTraining, base_of
+from voxnest.training.auxiliary import AuxiliaryHeads
 from voxnest.training.interruption import StoppedAtOnce, StopSignals
 from voxnest.training.optimizers import MuonAdamW
 from voxnest.zoo.registry import create_encoder
@@ -56,7 +58,8 @@ def build_encoder(config: TrainingConfig) -> SpeakerEncoder:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        encoder = _create(config.model)
+        alone = config.adapter is not None and config.model == type(config.model)()
+        encoder = base_of(str(config.init_from)) if alone else _create(config.model)
     if config.best_dim is not None and config.best_dim not in encoder.dims:
         raise ConfigError("best_dim", str(config.best_dim), f"one of {', '.join(map(str, encoder.dims))}")
     if config.init_from is not None:
@@ -118,6 +121,7 @@ class TrainingModule(L.LightningModule):
 
     Attributes:
         criterion: the loss; it exists once the number of speakers is known.
+        auxiliary: further questions; None if there are none.
         loss: of the last batch.
         losses: of the last batch, per dimension.
         exit_losses: of the last batch, per exit and dimension.
@@ -135,6 +139,7 @@ class TrainingModule(L.LightningModule):
         self.config = config
         self.encoder = build_encoder(config) if encoder is None else encoder
         self.criterion = None
+        self.auxiliary: AuxiliaryHeads | None = None
         self.loss: Tensor | None = None
         self.losses: dict[int, Tensor] = {}
         self.exit_losses: dict[int, dict[int, Tensor]] = {}
@@ -145,6 +150,9 @@ class TrainingModule(L.LightningModule):
         self.stop = StopSignals()
         self._embed = torch.compile(self._embed_eagerly) if config.trainer.compile else self._embed_eagerly
         self.frozen = False
+        self.adapting = AdapterTraining(self.encoder, config) if config.adapter else None
+        if self.adapting is not None:
+            self.train()  # Lightning leaves modes as they are
         if config.stages.projection_only:
             self.set_frozen(True)
 
@@ -155,6 +163,8 @@ class TrainingModule(L.LightningModule):
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(self.config.seed)
                 self.criterion = build_criterion(self.config.loss, self.encoder.dims, data.num_classes)
+                if self.config.auxiliary:
+                    self.auxiliary = AuxiliaryHeads(self.config.auxiliary, data.trained_on, self.encoder.embedding_dim)
 
     def on_fit_start(self) -> None:
         """Start the classes of a trained encoder where it puts them: random ones would undo what it knows."""
@@ -192,6 +202,8 @@ class TrainingModule(L.LightningModule):
         if self.frozen:
             for part in self.body:
                 part.eval()
+        if self.adapting is not None:
+            self.adapting.freeze_statistics()
         return self
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -200,6 +212,8 @@ class TrainingModule(L.LightningModule):
         options, body = self.config.optimizer, {id(p) for part in self.body for p in part.parameters()}
         groups: dict[tuple[bool, bool, bool], list[nn.Parameter]] = {}
         for name, parameter in self.named_parameters():
+            if self.adapting is not None and not parameter.requires_grad:
+                continue
             # Of very thin matrices, and of class weights (a table of vectors), there is nothing to orthogonalise.
             muon = parameter.ndim == 2 and min(parameter.shape) >= 8 and name.startswith("encoder.")
             key = id(parameter) in body, parameter.ndim > 1, muon and options.name == "muon"
@@ -245,6 +259,8 @@ class TrainingModule(L.LightningModule):
             }
             share = self.config.loss.exit_weight
             loss = (loss + share * sum(each for each, _ in early)) / (1 + share * len(early))
+        if self.auxiliary is not None:
+            loss = loss + self.auxiliary(found[None][self.encoder.embedding_dim], batch["utterance"])
         self.loss = loss.detach()
         self._note_finite(self.loss)
         return loss

@@ -22,6 +22,7 @@ from rich.console import Console
 
 from voxnest.errors import ConfigError, VoxnestError
 from voxnest.locks import locked
+from voxnest.training.auxiliary import accuracy_name
 from voxnest.training.callbacks import AtomicCheckpointIO, MovingAverage, RunCheckpoints, RunControl
 from voxnest.training.checks import check_durations, check_places, check_trainer
 from voxnest.training.config import TrainingConfig
@@ -31,6 +32,7 @@ from voxnest.training.interruption import TrainingInterruptedError, end_with_par
 from voxnest.training.logs import Display, MetricsLog
 from voxnest.training.metrics import Events, MetricsFile, metric_names
 from voxnest.training.module import TrainingModule
+from voxnest.training.plan import fit_to_memory
 from voxnest.training.precision import find_precision
 
 
@@ -88,7 +90,8 @@ def _train(
     callbacks: Sequence[L.Callback],
 ) -> TrainingResult:
     check_places(config)
-    step = folder.saved_step()
+    step, given = folder.saved_step(), config
+    config = fit_to_memory(config, make_trainer, first=_is_first_start())
     module = TrainingModule(config)
     check_durations(config, module.encoder)
     module.stop = control.stop
@@ -97,15 +100,16 @@ def _train(
     data = SpeakerData(config, display.preparing, control.stop, module.encoder.frontend)  # type: ignore[arg-type]
     checkpoints = RunCheckpoints(config, control)
     average = [MovingAverage(config.ema)] if config.ema else []
-    columns = metric_names(module.encoder.dims, config.measure, tuple(map(int, module.encoder.exits)))
-    trainer = _make_trainer(
+    further = [accuracy_name(question.column) for question in config.auxiliary]
+    columns = metric_names(module.encoder.dims, config.measure, tuple(map(int, module.encoder.exits)), further)
+    trainer = make_trainer(
         config,
         callbacks=[control, *average, log, display, *callbacks, checkpoints],
         logger=[MetricsFile(folder.metrics, columns, step), Events(folder.path, step)],
     )
     control.stop.end_others = partial(_end_others, trainer)
     if is_first_process():
-        folder.describe(config, step)
+        folder.describe(given, step)
     unreadable = folder.read_unreadable()
     try:
         trainer.fit(module, data, ckpt_path=folder.checkpoint if step else None, weights_only=True)
@@ -147,7 +151,12 @@ def _is_first_start() -> bool:
     return is_first_process() and node == "0"
 
 
-def _make_trainer(config: TrainingConfig, callbacks: list[L.Callback], logger: list[Any]) -> L.Trainer:
+def make_trainer(config: TrainingConfig, callbacks: Sequence[L.Callback] = (), logger: Sequence[Any] = ()) -> L.Trainer:
+    """Lightning's trainer as a configuration asks for it.
+
+    Raises:
+        ConfigError: devices cannot do what is asked of them.
+    """
     options = config.trainer
     strategy = options.strategy
     several = options.num_nodes > 1 or options.devices not in (1, "auto") or torch.cuda.device_count() > 1
@@ -161,8 +170,8 @@ def _make_trainer(config: TrainingConfig, callbacks: list[L.Callback], logger: l
             strategy=strategy,
             precision=find_precision(options.precision, options.accelerator),  # type: ignore[arg-type]
             plugins=[AtomicCheckpointIO()],
-            callbacks=callbacks,
-            logger=logger,
+            callbacks=list(callbacks),
+            logger=list(logger),
             max_epochs=-1,  # RunControl ends the run
             accumulate_grad_batches=options.accumulate,
             val_check_interval=options.val_every_steps * options.accumulate,

@@ -5,7 +5,7 @@ import itertools
 import re
 from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -105,7 +105,7 @@ def locate(
     Returns:
         An error about the override or the file, or the same one if it is about something else.
     """
-    named = [key for key in known_keys(kind) if error.subject in (key, key.rpartition(".")[2])]
+    named = [key for key in known_keys(kind, optional=True) if error.subject in (key, key.rpartition(".")[2])]
     key = error.subject if error.subject.startswith("model.overrides") else next(iter(named), None)
     if key is None:
         return error
@@ -123,19 +123,25 @@ def dump_config(config: BaseModel, path: str | Path) -> None:
 
 def first_difference(old: BaseModel, new: BaseModel) -> tuple[str, Any, Any] | None:
     """Find the first dotted key, its old and new value, where two configurations differ (but `FREE_KEYS`)."""
-    before, after = (dict(_flatten(config.model_dump(mode="json"))) for config in (old, new))
+    before, after = map(lasting_settings, (old, new))
     for key in dict.fromkeys([*after, *before]):
-        if key not in FREE_KEYS and before.get(key) != after.get(key):
+        if before.get(key) != after.get(key):
             return key, before.get(key), after.get(key)
     return None
 
 
-def known_keys(section: type[BaseModel] = TrainingConfig, prefix: str = "") -> Iterator[str]:
-    """Every dotted key of the configuration, sections too."""
+def lasting_settings(config: BaseModel) -> dict[str, Any]:
+    """What may not change while a run goes on: dotted key -> value as in JSON, without `FREE_KEYS`."""
+    return {key: value for key, value in _flatten(config.model_dump(mode="json")) if key not in FREE_KEYS}
+
+
+def known_keys(section: type[BaseModel] = TrainingConfig, prefix: str = "", *, optional: bool = False) -> Iterator[str]:
+    """Every dotted key of the configuration, sections too; with `optional`, those of sections that may be null."""
     for name, field in section.model_fields.items():
         yield f"{prefix}{name}"
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from known_keys(field.annotation, f"{prefix}{name}.")
+        for kind in (field.annotation, *(get_args(field.annotation) if optional else ())):
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                yield from known_keys(kind, f"{prefix}{name}.", optional=optional)
 
 
 _NOT_YAML = (yaml.YAMLError, ValueError, RecursionError)
@@ -178,7 +184,7 @@ def _apply(kind: type[BaseModel], content: dict[str, Any], override: str) -> str
 def _explain(kind: type[BaseModel], error: ValidationError, path: Path, sources: dict[str, str]) -> ConfigError:
     """Turn the first of pydantic's findings into one line."""
     findings = error.errors(include_url=False)
-    first, known = findings[0], set(known_keys(kind))
+    first, known = findings[0], set(known_keys(kind, optional=True))
     if first["type"] in ("extra_forbidden", "missing"):
         key = ".".join(map(str, first["loc"]))
     else:  # what follows the key are positions in a list and names of a union's members
@@ -208,7 +214,7 @@ def _longest_key(loc: Sequence[int | str], known: set[str]) -> str:
 
 def _nearest(kind: type[BaseModel], key: str) -> str:
     """Name the nearest key: by spelling in the section, by the last word anywhere, by spelling anywhere."""
-    known = list(known_keys(kind))
+    known = list(known_keys(kind, optional=True))
     section, _, last = key.rpartition(".")
     siblings = [k for k in known if k.rpartition(".")[0] == section]
     for candidates in (

@@ -1,0 +1,122 @@
+"""How much memory a training step takes, measured; and the batch that fits.
+
+Bytes of a step are a line over the crops in a batch: what is always there (weights, gradients, the optimizer's state)
+and what each crop adds (activations, kept for the backward pass). Two real steps of different sizes give the line.
+What is counted are tensors: on a GPU by torch's allocator, on a CPU by torch's profiler.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from voxnest.errors import ConfigError
+
+if TYPE_CHECKING:
+    from voxnest.training.bench import Bench
+
+GB = 1e9
+SHARE = 0.9
+"""Of the memory that is planned with: allocators need room, and other programs are there."""
+CUDA_CONTEXT = 0.7 * GB
+"""Taken by CUDA itself and its libraries, which no tensor is."""
+SIZES = (4, 8)
+"""Crops of the two steps: enough for the activations to be more than what a step needs besides."""
+
+
+@dataclass(frozen=True)
+class MemoryModel:
+    """Bytes of a step: `fixed + per_crop * batch`.
+
+    Attributes:
+        fixed: weights, gradients, state of the optimizer.
+        per_crop: what each crop adds.
+        beside: what the process takes besides the tensors of a step: the libraries, recordings that are kept.
+    """
+
+    fixed: float
+    per_crop: float
+    beside: float
+
+    def at(self, batch: int) -> float:
+        """Bytes of a step with so many crops."""
+        return self.fixed + self.per_crop * batch
+
+    def fitting(self, crops: int, gigabytes: float) -> int:
+        """The largest batch that divides `crops`, so that some batches make a step of exactly these.
+
+        Args:
+            crops: of an optimizer step.
+            gigabytes: of the device.
+
+        Raises:
+            ConfigError: none of two or more crops fits.
+        """
+        room = SHARE * gigabytes * GB - self.beside
+        sizes = [size for size in range(crops, 1, -1) if crops % size == 0]
+        for size in sizes:
+            if self.at(size) <= room:
+                return size
+        least = (self.at(sizes[-1]) + self.beside) / SHARE / GB
+        found = f"{gigabytes:g} GB, where a batch of {sizes[-1]} needs {least:.1f}"
+        raise ConfigError("trainer.memory", found, "more, shorter crops or a smaller model")
+
+    def to_dict(self) -> dict[str, float]:
+        """For a file; `MemoryModel(**content)` reads it."""
+        return asdict(self)
+
+
+def measure(bench: Bench, beside: float, sizes: Sequence[int] = SIZES) -> MemoryModel:
+    """Make real steps of two sizes, and draw the line through what they took.
+
+    Args:
+        bench: makes the steps; its weights change.
+        beside: see `MemoryModel`.
+        sizes: of the two batches.
+    """
+    batches = [bench.batch(size) for size in sizes]
+    bench.step(batches[0])  # the optimizer makes its state in the first step
+    taken = [peak(bench.device, partial(bench.step, batch)) for batch in batches]
+    per_crop = max(0.0, (taken[1] - taken[0]) / (sizes[1] - sizes[0]))
+    return MemoryModel(bench.state_bytes() + max(0.0, taken[0] - per_crop * sizes[0]), per_crop, beside)
+
+
+def peak(device: torch.device, action: Callable[[], object]) -> float:
+    """The most bytes of tensors that were there during an action, above those before it."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        action()
+        torch.cuda.synchronize(device)
+        return torch.cuda.max_memory_allocated(device) - before
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it would tell stderr that it starts and stops
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
+        action()
+    return peak_of(record)
+
+
+def peak_of(record: Any) -> float:
+    """The most bytes that were allocated while torch's profiler recorded, above those before."""
+    events = record.profiler.kineto_results.events()
+    moves = sorted((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]")
+    return max(itertools.accumulate((size for _, size in moves), initial=0))
+
+
+def resident_bytes() -> float:
+    """What this process holds in memory now."""
+    try:
+        import resource
+
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return float(pages * resource.getpagesize())
+    except (ImportError, OSError):  # no Linux
+        return 0.5 * GB
