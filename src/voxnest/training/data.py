@@ -23,7 +23,8 @@ from voxnest.crops.features import FeatureCache, FeatureCrops
 from voxnest.crops.loading import CropLoader, make_loader
 from voxnest.errors import CorpusError
 from voxnest.frontends import Frontend
-from voxnest.training.config import DEFAULT_EPOCHS, Crops, TrainingConfig
+from voxnest.training.config import DEFAULT_EPOCHS, TrainingConfig
+from voxnest.training.crop_config import Crops
 from voxnest.training.held_out import check_speakers, split_recordings, split_speakers, write_segments
 from voxnest.training.interruption import StopSignals, WorkerStart
 from voxnest.training.schedules import Limits, duration_at
@@ -51,6 +52,7 @@ class SpeakerData(L.LightningDataModule):
         crops: the training crops; from `setup` on, as the others.
         loader: of the crops.
         trials: what a validation of verification scores.
+        training: the utterances that crops are of, in the order of their numbers.
         known: the recordings that a validation of identification names the speakers of.
         trials_root: the folder that their paths are relative to.
         utterances: number of training utterances.
@@ -63,6 +65,7 @@ class SpeakerData(L.LightningDataModule):
     crops: CropDataset
     loader: CropLoader
     trials: Sequence[Trial]
+    training: Sequence[Utterance]
     known: Sequence[Utterance]
     trials_root: Path
 
@@ -184,7 +187,7 @@ class SpeakerData(L.LightningDataModule):
             if self.trainer.is_global_zero:
                 check_recordings(self.trials, self.trials_root, listed)
         self._find_statistics(utterances)
-        self.utterances = len(utterances)
+        self.training, self.utterances = utterances, len(utterances)
         self.hours = sum(utterance.duration for utterance in utterances) / 3600
         self.crops = self._make_crops(utterances)
         device = self.trainer.strategy.root_device.type
@@ -202,7 +205,7 @@ class SpeakerData(L.LightningDataModule):
     def _make_crops(self, utterances: Sequence[Utterance]) -> CropDataset:
         config = self.config
         options: dict[str, Any] = {
-            "duration": config.crops.duration,
+            "duration": config.crops.mean_duration,
             "crops_per_epoch": config.crops.per_epoch,
             "balance": config.crops.balance,
             "seed": config.seed,
@@ -278,7 +281,7 @@ class SpeakerData(L.LightningDataModule):
 
 
 class BatchStream:
-    """All batches of a run, one epoch after the other, without end.
+    """All batches of a run, one epoch after the other, without end; each knows the `seconds` of its crops.
 
     Args:
         crops: of which epoch and duration are set.
@@ -298,20 +301,20 @@ class BatchStream:
     ) -> None:
         self.crops, self.loader, self.options, self.start, self.wait = crops, loader, options, start, wait
 
-    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+    def __iter__(self) -> Iterator[dict[str, Any]]:
         epoch, batch = divmod(self.start, len(self.loader))
         self.loader.load_state_dict({"epoch": epoch, "batch": batch})
         while True:
             self._set_epoch(epoch)
-            batches = iter(self.loader)
+            batches, seconds = iter(self.loader), iter(self.crops.durations_of(len(self.loader))[batch:])
             while True:
                 with self.wait():
                     item = next(batches, None)
                 if item is None:
                     break
-                yield item
-            epoch += 1
+                yield {**item, "seconds": next(seconds)}
+            epoch, batch = epoch + 1, 0
 
     def _set_epoch(self, epoch: int) -> None:
         self.crops.set_epoch(epoch)
-        self.crops.duration = duration_at(epoch, self.options)
+        self.crops.duration, self.crops.durations = duration_at(epoch, self.options), self.options.durations

@@ -86,6 +86,7 @@ class MetricsLog(L.Callback):
         values = {"loss": float(module.loss)}
         if len(module.losses) > 1:
             values |= {f"loss/{dim}": float(loss) for dim, loss in module.losses.items()}
+        values |= {f"loss/{name}": float(loss) for name, loss in module.further.items()}
         values["lr"] = trainer.optimizers[0].param_groups[0]["lr"]
         values["margin"] = float(module.criterion.base_loss.margin)  # type: ignore[arg-type]
         if module.grad_norm is not None:
@@ -227,11 +228,11 @@ class Display(ProgressBar):
         batch = config.crops.batch_size * trainer.world_size * config.trainer.accumulate
         processes = f" · {trainer.world_size} processes" if trainer.world_size > 1 else ""
         rows = {
-            "model": f"{config.model.name}{overrides} · {parameters / 1e6:.2f} M parameters · {dims}-D",
+            "model": f"{config.model.name or encoder.name}{overrides} · {parameters / 1e6:.2f} M parameters · {dims}-D",
             "corpus": f"{len(data.crops.speakers):,} speakers · {data.utterances:,} utterances · "
             f"{data.hours:.1f} h{classes}",
             **({"known": f"{len(data.known):,} recordings"} if data.known else {"trials": f"{len(data.trials):,}"}),
-            "training": f"{' or '.join(ends)} · {batch} crops of {config.crops.duration:g} s a step · "
+            "training": f"{' or '.join(ends)} · {batch} crops of {config.crops.mean_duration:g} s a step · "
             f"{len(data.loader):,} batches an epoch",
             "device": f"{module.device.type.upper()}{processes} · precision {trainer.precision.removesuffix('-true')}",
             "run folder": str(config.output),

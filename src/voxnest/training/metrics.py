@@ -16,9 +16,10 @@ from voxnest.files import atomic_write
 from voxnest.training.folder import writing
 
 
-def metric_names(dims: Sequence[int], measure: str = "eer") -> list[str]:
-    """The columns of `metrics.csv` for an encoder with these embedding sizes, and what validations find."""
+def metric_names(dims: Sequence[int], measure: str = "eer", further: Sequence[str] = ()) -> list[str]:
+    """The columns of `metrics.csv` for an encoder with these embedding sizes, what validations find, further losses."""
     losses = [f"loss/{dim}" for dim in dims] if len(dims) > 1 else []
+    losses += [f"loss/{name}" for name in further]
     rates = [f"{measure}/{dim}" for dim in dims]
     training = ["lr", "margin", "grad_norm", "crops_per_second", "data_wait"]
     return ["step", "epoch", "minutes", "loss", *losses, *training, *rates]
