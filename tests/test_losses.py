@@ -1,6 +1,7 @@
 """The losses do what their papers say, on whole embeddings and on prefixes."""
 
 import math
+from typing import Literal
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from torch.nn import functional as F
 
 from voxnest import AAMSoftmax, MatryoshkaLoss, SubCenterAAMSoftmax, TripletLoss
 from voxnest.errors import ConfigError
+from voxnest.losses import OwnClasses, SphereFace2
 from voxnest.matryoshka.loss import bearable_margin
 
 
@@ -196,3 +198,85 @@ def test_margin_of_a_perfect_embedding_has_a_gradient_in_mixed_precision(dim: in
     assert loss.weight.grad is not None
     assert loss.weight.grad.isfinite().all()
     assert value.dtype == torch.float32
+
+
+def sphereface2_by_hand(loss: SphereFace2, embedding: torch.Tensor, label: torch.Tensor, margin: float) -> float:
+    """The paper's formula, one pair at a time."""
+    total = 0.0
+    for vector, own in zip(embedding.double(), label.tolist(), strict=True):
+        cosines = F.cosine_similarity(vector[None], loss.weight.detach().double()[:, : embedding.shape[1]]).tolist()
+        for number, cosine in enumerate(cosines):
+            sign = 1 if number == own else -1
+            shift = 0.0
+            if loss.margin_type == "A":
+                cosine = math.cos(math.acos(cosine) + sign * margin)
+            else:
+                shift = sign * margin
+            logit = loss.scale * (2 * ((cosine + 1) / 2) ** loss.exponent - 1 - shift) + loss.bias.item()
+            share = 0.7 if number == own else 0.3
+            total += share * math.log(1 + math.exp(-sign * logit))
+    return total / len(label)
+
+
+@pytest.mark.parametrize("dim", [8, 32])
+@pytest.mark.parametrize("kind", ["A", "C"])
+def test_sphereface2_is_the_papers_formula_on_whole_embeddings_and_prefixes(
+    batch: tuple[torch.Tensor, torch.Tensor], kind: Literal["A", "C"], dim: int
+) -> None:
+    embedding, label = batch[0][:, :dim], batch[1]
+    loss = SphereFace2(32, 5, margin=0.3, margin_type=kind)
+    assert loss(embedding, label, 0.5).item() == pytest.approx(
+        sphereface2_by_hand(loss, embedding, label, 0.15), rel=1e-4
+    )
+
+
+@pytest.mark.parametrize("kind", ["A", "C"])
+def test_sphereface2_starts_where_own_and_other_classes_pull_alike(kind: Literal["A", "C"]) -> None:
+    loss = SphereFace2(200, 100, margin=0.1, margin_type=kind)
+    loss.weight.data = torch.eye(200)[:100]
+    loss(torch.eye(200)[100:104], torch.arange(4)).backward()  # at a right angle to all classes
+    assert loss.bias.grad is not None
+    assert abs(loss.bias.grad) < 1e-3
+    assert loss(torch.eye(200)[100:104], torch.arange(4)) < 30
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("kind", ["A", "C"])
+def test_gradients_of_sphereface2_are_finite_at_and_opposite_to_a_class(kind: Literal["A", "C"], sign: int) -> None:
+    loss = SphereFace2(4, 2, margin_type=kind)
+    embedding = (sign * loss.weight.detach()).requires_grad_()
+    loss(embedding, torch.arange(2)).backward()
+    assert embedding.grad is not None
+    assert embedding.grad.isfinite().all()
+
+
+def test_the_nearest_other_classes_are_made_harder_by_inter_top_k(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
+    embedding, label = batch
+    loss = AAMSoftmax(32, 5, margin=0.4, sub_centers=2, top_k=2, top_margin=0.06)
+    angles = torch.acos(loss.cosines(embedding).detach().double())
+    logits = torch.cos(angles)
+    for row, own in enumerate(label.tolist()):
+        others = sorted((angle, number) for number, angle in enumerate(angles[row].tolist()) if number != own)
+        for angle, number in others[:2]:
+            logits[row, number] = math.cos(angle - 0.06 * 0.4 / 0.2)
+        logits[row, own] = math.cos(angles[row, own] + 0.4)
+    assert loss(embedding, label).item() == pytest.approx(F.cross_entropy(30 * logits, label).item(), rel=1e-4)
+    more = AAMSoftmax(32, 5, top_k=100)  # of four others
+    assert more(embedding, label).isfinite()
+
+
+def test_prefixes_with_own_classes_learn_nothing_from_each_other(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
+    embedding, label = batch
+    own = OwnClasses({dim: AAMSoftmax(dim, 5) for dim in (8, 32)})
+    own.margin = 0.3
+    assert [loss.margin for loss in own.losses.values()] == [0.3, 0.3]
+    own.begin_at(means := torch.randn(5, 32))
+    for dim in (8, 32):
+        weight = own.losses[str(dim)].weight
+        nearest = F.normalize(weight.detach()) @ F.normalize(means[:, :dim]).T
+        assert weight.shape == (5, dim)
+        assert torch.equal(nearest.argmax(dim=1), torch.arange(5))
+    MatryoshkaLoss(own, dims=(8, 32))({8: embedding[:, :8], 32: embedding}, label, {8: 1.0, 32: 0.0})[0].backward()
+    assert own.losses["8"].weight.grad.abs().sum() > 0
+    assert own.losses["32"].weight.grad.abs().sum() == 0
+    assert own.largest is own.losses["32"]

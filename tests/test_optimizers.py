@@ -7,7 +7,8 @@ import torch
 
 from voxnest.errors import ConfigError
 from voxnest.training.config import TrainingConfig
-from voxnest.training.module import TrainingModule, build_criterion
+from voxnest.training.criterion import build_criterion
+from voxnest.training.module import TrainingModule
 from voxnest.training.optimizers import MuonAdamW
 from voxnest.zoo.registry import create_encoder
 

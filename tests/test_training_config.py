@@ -9,9 +9,11 @@ import yaml
 from voxnest.crops.augmentation import Augmentation
 from voxnest.errors import ConfigError
 from voxnest.training import config as settings
-from voxnest.training.config import Crops, TrainingConfig
+from voxnest.training.config import TrainingConfig
+from voxnest.training.crop_config import Crops
+from voxnest.training.loss_config import Loss
 from voxnest.training.precision import find_precision
-from voxnest.training.schedules import Clock, Limits, duration_at, lr_factor, margin_at
+from voxnest.training.schedules import Clock, Limits, dim_weights_at, duration_at, lr_factor, margin_at
 from voxnest.training.settings import dump_config, first_difference, known_keys, load_config
 
 EXAMPLE = Path(__file__).parents[1] / "configs" / "example.yaml"
@@ -108,6 +110,13 @@ def test_overrides_are_yaml_values_at_dotted_keys(write):
         ("augmentation: {noise_snr: [25, 5]}", "augmentation.noise_snr is [25.0, 5.0]", "lower number first"),
         ("loss: 5", "loss is 5", "keys and values"),
         ("stages: {frozen_steps: 5, projection_only: true}", "stages has both", "one of them"),
+        ("loss: {dim_starts: [0.5, 0.1]}", "loss.dim_starts is [0.5, 0.1]", "from the start"),
+        ("loss: {duration_weights: {1.0: [0, 0]}}", "loss.duration_weights is [0.0, 0.0]", "one above 0"),
+        ("loss: {margin_type: B}", "loss.margin_type is 'B'", "'A' or 'C'"),
+        ("crops: {durations: {1: 1}, lengthen: {2: 3}}", "crops has both durations and lengthen", "one of them"),
+        ("schedule: {kind: exponential, final_lr: 0}", "schedule has kind exponential", "final_lr above 0"),
+        ("model: {name: null}", "has model.name null and no init_from", "one of them"),
+        ("distillation: {teachers: [a], cosine: 0}", "distillation has teachers and no weight", "above 0"),
     ],
 )
 def test_a_wrong_key_or_value_is_one_line_that_says_what_would_be_right(write, text, found, expected):
@@ -174,9 +183,34 @@ def test_learning_rate_warms_up_then_falls_as_a_cosine_to_its_end():
 
 
 def test_margin_grows_between_the_ends_of_its_ramp():
-    loss = settings.Loss(margin=0.3, margin_start=0.1, margin_ramp=(0.2, 0.6))
+    loss = Loss(margin=0.3, margin_start=0.1, margin_ramp=(0.2, 0.6))
     assert [margin_at(at, loss) for at in (0.0, 0.2, 0.4, 0.6, 1.0)] == pytest.approx([0.1, 0.1, 0.2, 0.3, 0.3])
-    assert margin_at(0.0, settings.Loss(margin_ramp=(0.0, 0.0))) == 0.2
+    assert margin_at(0.0, Loss(margin_ramp=(0.0, 0.0))) == 0.2
+
+
+def test_the_exponential_schedule_is_that_of_wespeaker():
+    schedule = settings.Schedule(kind="exponential", warmup=0.1, final_lr=1e-4)
+    assert [lr_factor(at, schedule) for at in (0.1, 0.5, 1.0)] == pytest.approx([1e-4**0.1, 1e-2, 1e-4])
+    assert lr_factor(0.05, schedule) == pytest.approx((0.01 + 0.99 / 2) * 1e-4**0.05)
+
+
+def test_an_exponential_margin_is_half_there_after_a_tenth_of_its_ramp():
+    loss = Loss(margin=0.3, margin_ramp=(0.2, 0.7), margin_growth="exponential")
+    found = [margin_at(at, loss) for at in (0.1, 0.25, 0.45, 0.7, 0.9)]
+    assert found == pytest.approx([0.0, 0.15, 0.3 * (1 - 1e-3**0.5), 0.3, 0.3], abs=2e-3)
+
+
+def test_prefixes_count_from_their_start_on_and_by_the_length_of_crops():
+    dims = (8, 16, 32)
+    plain = dim_weights_at(0.0, 2.0, Loss(), dims)
+    assert plain == pytest.approx({8: 1 / 3, 16: 1 / 3, 32: 1 / 3})
+    loss = Loss(dim_weights=[1, 1, 2], dim_starts=[0.5, 0.2, 0], duration_weights={1.0: [1, 1, 0], 2.0: [0, 1, 1]})
+    assert dim_weights_at(0.0, 4.0, loss, dims) == {8: 0, 16: 0, 32: 1}
+    assert dim_weights_at(0.3, 4.0, loss, dims) == pytest.approx({8: 0, 16: 1 / 3, 32: 2 / 3})
+    assert dim_weights_at(0.5, 4.0, loss, dims) == {8: 0.25, 16: 0.25, 32: 0.5}
+    assert dim_weights_at(0.5, 1.0, loss, dims) == {8: 0.5, 16: 0.5, 32: 0}
+    assert dim_weights_at(0.5, 0.5, loss, dims) == {8: 0.5, 16: 0.5, 32: 0}
+    assert dim_weights_at(0.5, 1.5, loss, dims) == {8: 0, 16: 0.5, 32: 0.5}
 
 
 def test_schedules_follow_the_limit_that_is_nearest_to_its_end():

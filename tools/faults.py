@@ -25,7 +25,7 @@ DRAWS = "bootstrap.py"
 LISTS = "trials.py properties.py -k 'trial or both_formats or made or error'"
 CROPS = "crops.py properties.py -k 'crop or share or speaker or utterance'"
 TURNS = "rotation.py properties.py -k 'rotat or turned or prefix or direction'"
-LOSSES = "losses.py -k 'center or class'"
+LOSSES = "losses.py -k 'center or class or sphereface2 or top_k'"
 MODES = "zoo.py matryoshka_fit.py -k 'mode'"
 COMPANY = "workers.py"
 STREAMS = "streaming.py -k 'not real'"
@@ -82,10 +82,18 @@ FAULTS: tuple[tuple[str, str, str, str], ...] = (
     ("models/streaming.py", "[-self._hops_kept * self._hop :]", "", STREAMS),
     ("models/streaming.py", "self._hops_kept - self._hops_in_window + 1", "self._hops_kept", STREAMS),
     # Sub-centers.
-    ("losses.py", ".amax(dim=2)", ".mean(dim=2)", LOSSES),
-    ("losses.py", ".amax(dim=2)", "[:, :, 0]", LOSSES),
-    ("losses.py", "return self.num_classes * self.sub_centers", "return self.num_classes * 3", LOSSES),
-    ("losses.py", "repeat_interleave(len(self.weight) // self.num_classes, dim=0)", "repeat(3, 1)", LOSSES),
+    ("losses/classes.py", ".amax(dim=2)", ".mean(dim=2)", LOSSES),
+    ("losses/classes.py", ".amax(dim=2)", "[:, :, 0]", LOSSES),
+    ("losses/classes.py", "torch.empty(num_classes * sub_centers", "torch.empty(num_classes * 3", LOSSES),
+    ("losses/classes.py", "repeat_interleave(self.sub_centers, dim=0)", "repeat(3, 1)", LOSSES),
+    ("losses/aam.py", "* margin / USUAL_MARGIN", "", LOSSES),
+    ("losses/aam.py", "scatter(1, own, -torch.inf).topk", "topk", LOSSES),
+    ("losses/sphereface2.py", "self._logits(cosine, -margin)", "self._logits(cosine, margin)", LOSSES),
+    ("losses/sphereface2.py", ".scatter(1, own, 0.0)", "", LOSSES),
+    ("training/schedules.py", "if limit >= seconds", "if limit > seconds", "training_config.py -k prefixes"),
+    ("training/averaging.py", ".mean(dim=0)", ".amax(dim=0)", "training_nesting.py -k average"),
+    ("training/distillation.py", "[different]", "", "training_nesting.py -k relations"),
+    ("crops/loading.py", "durations[batch]", "durations[0]", "training_nesting.py -k share"),
     ("training/module.py", "sub_centers=loss.sub_centers, ", "", MUON),
     # Muon's matrices.
     ("training/module.py", "min(parameter.shape) >= 8", "min(parameter.shape) >= 1", MUON),

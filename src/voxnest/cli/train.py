@@ -60,10 +60,11 @@ def train(
         return
 
     table = Table(title=MEASURES[settings.measure], title_justify="left")
-    for column in ("dimension", "best", "last"):
+    columns = {"best": result.best, "last": result.last, **({"average": result.average} if result.average else {})}
+    for column in ("dimension", *columns):
         table.add_column(column, justify="right")
     for dim in sorted(result.best, reverse=True):
-        table.add_row(str(dim), f"{result.best[dim]:.2%}", f"{result.last[dim]:.2%}")
+        table.add_row(str(dim), *(f"{rates[dim]:.2%}" for rates in columns.values()))
     console.print(table)
     done = "already finished" if result.already_finished else "finished"
     lines = [f"{done}: {result.step:,} steps in {result.minutes:.1f} minutes, best at step {result.best_step:,}"]

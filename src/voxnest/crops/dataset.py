@@ -16,7 +16,7 @@ from voxnest.crops.store import AudioStore, fit_length
 from voxnest.errors import AudioError, ConfigError, CorpusError
 
 _BABBLE_POOL = 256
-_PLAN, _CROP, _POOL = 0, 1, 2  # what a random generator is for: part of its seed
+_PLAN, _CROP, _POOL, _LENGTHS = 0, 1, 2, 3  # what a random generator is for: part of its seed
 
 
 class Crop(NamedTuple):
@@ -61,6 +61,10 @@ class CropDataset(Dataset[Crop]):
         sample_rate: of the crops, in Hz.
         seed: of all that is random.
 
+    Attributes:
+        durations: seconds -> share of the batches whose crops are so long, in place of `duration`; settable between
+            epochs. Only batches (`voxnest.crops.loading`) know it.
+
     Raises:
         CorpusError: no utterances, or one without a duration.
         ConfigError: an argument is out of its range.
@@ -88,6 +92,7 @@ class CropDataset(Dataset[Crop]):
         _check("cache_gb", cache_gb, cache_gb >= 0, "0 or more")
         _check("seed", seed, seed >= 0, "0 or more")
         self.duration, self.speeds, self.augmentation = duration, tuple(speeds), augmentation
+        self.durations: Mapping[float, float] = {}
         self.sample_rate, self.seed, self.epoch = sample_rate, seed, 0
 
         seconds = np.array([utterance.duration for utterance in utterances], np.float64)
@@ -175,6 +180,15 @@ class CropDataset(Dataset[Crop]):
             rng = np.random.default_rng((self.seed, _PLAN, self.epoch))
             self._planned = self.epoch, stratified_order(self._weights, len(self), rng)
         return self._planned[1]
+
+    def durations_of(self, batches: int) -> list[float]:
+        """The seconds of the crops of each batch of the current epoch, of so many: its share to each, evenly spread."""
+        if not self.durations:
+            return [self.duration] * batches
+        rng = np.random.default_rng((self.seed, _LENGTHS, self.epoch))
+        lengths = list(self.durations)
+        shares = np.array([self.durations[seconds] for seconds in lengths])
+        return [lengths[number] for number in stratified_order(shares, batches, rng)]
 
     def read(self, request: CropRequest) -> dict[str, torch.Tensor]:
         """The crops of a request as one batch: `waveform`, `label` and `utterance`."""

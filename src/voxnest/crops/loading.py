@@ -114,12 +114,13 @@ class CropSampler(DistributedSampler[CropRequest]):
 
     def __iter__(self) -> Iterator[CropRequest]:
         dataset, world_size = self.crops, self.num_replicas
-        epoch, duration, plan = dataset.epoch, dataset.duration, dataset.plan()
+        epoch, durations, plan = dataset.epoch, dataset.durations_of(len(self)), dataset.plan()
         together = self.batch_size * world_size
-        for first in range(self.start * together, len(self) * together, together):
+        for batch in range(self.start, len(self)):
+            first = batch * together
             end = min(first + together, -(-len(dataset) // world_size) * world_size)
             positions = np.arange(first + self.rank, end, world_size) % len(dataset)
-            yield CropRequest(epoch, duration, positions, plan[positions])
+            yield CropRequest(epoch, durations[batch], positions, plan[positions])
 
 
 class CropLoader(DataLoader[dict[str, Any]]):

@@ -13,7 +13,8 @@ class MatryoshkaLoss(nn.Module):
 
     Args:
         base_loss: called as `base_loss(embedding [batch, dim], label [batch])` for each dim. A classification loss
-            of `voxnest.losses` slices its class weights to the prefix, so one set serves all.
+            of `voxnest.losses` slices its class weights to the prefix, so one set serves all; `OwnClasses` has a set
+            for each.
         dims: the prefixes to train.
         weights: how much each counts, in the order of `dims`; all the same if not given.
         margin_shares: how much of the base loss's margin is asked of each, in the order of `dims`; see
@@ -52,18 +53,22 @@ class MatryoshkaLoss(nn.Module):
         self.weights = {dim: weight / sum(weights) for dim, weight in zip(dims, weights, strict=True)}
         self.margin_shares = None if margin_shares is None else dict(zip(dims, margin_shares, strict=True))
 
-    def forward(self, embeddings: Mapping[int, Tensor], label: Tensor) -> tuple[Tensor, dict[int, Tensor]]:
+    def forward(
+        self, embeddings: Mapping[int, Tensor], label: Tensor, weights: Mapping[int, float] | None = None
+    ) -> tuple[Tensor, dict[int, Tensor]]:
         """Loss of a batch.
 
         Args:
             embeddings: `{dim: [batch, dim]}` with all the dims of this loss.
             label: `[batch]` class indices.
+            weights: how much each dim counts in this batch, summing to 1; as the loss was made if not given.
 
         Returns:
-            The weighted mean, and the loss of each dim without gradient.
+            The weighted mean, and the loss of each dim without gradient, also of those that do not count.
         """
+        weights = self.weights if weights is None else weights
         losses = {dim: self._of_prefix(embeddings[dim], label, dim) for dim in self.weights}
-        total = sum(weight * losses[dim] for dim, weight in self.weights.items())
+        total = sum(weight * losses[dim] for dim, weight in weights.items())
         assert isinstance(total, Tensor)
         return total, {dim: loss.detach() for dim, loss in losses.items()}
 

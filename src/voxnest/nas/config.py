@@ -8,11 +8,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
 
-from voxnest.training.config import (
-    Augmentation,
+from voxnest.training.crop_config import Augmentation, Crops
+from voxnest.training.fields import (
     BelowOne,
     Count,
-    Crops,
     Fraction,
     Gigabytes,
     Minutes,

@@ -84,6 +84,7 @@ class RunControl(L.Callback):
         for group in trainer.optimizers[0].param_groups:
             group["lr"] = lr * group["lr_scale"]
         assert module.criterion is not None
+        module.fraction = self.fraction
         module.criterion.base_loss.margin = margin_at(self.fraction, config.loss)  # type: ignore[assignment]
         if hasattr(module.encoder.backbone, "progress"):  # drop-path grows with it
             module.encoder.backbone.progress = self.fraction  # type: ignore[assignment]

@@ -46,11 +46,14 @@ def check_durations(config: TrainingConfig, encoder: SpeakerEncoder) -> None:
         raise ConfigError("model.overrides", f"a sample rate of {encoder.sample_rate}", f"{SAMPLE_RATE}")
     least = encoder.min_samples / SAMPLE_RATE
     durations = [("crops.duration", config.crops.duration)]
+    durations += [("crops.durations", seconds) for seconds in config.crops.durations]
     durations += [("crops.lengthen", seconds) for seconds in config.crops.lengthen.values()]
     durations += [("data.validation.segment", config.data.validation.segment)]
     for key, seconds in durations:
         if round(seconds * SAMPLE_RATE) < encoder.min_samples:
-            raise ConfigError(key, f"{seconds:g} s", f"{least:g} s or more, which {config.model.name} needs")
+            raise ConfigError(
+                key, f"{seconds:g} s", f"{least:g} s or more, which {config.model.name or encoder.name} needs"
+            )
 
 
 def check_trainer(config: TrainingConfig, trainer: L.Trainer) -> None:

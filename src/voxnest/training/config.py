@@ -3,63 +3,18 @@
 `configs/example.yaml` shows them all. Files are read by `voxnest.training.settings.load_config`.
 """
 
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    field_validator,
-    model_validator,
-)
+from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
+
+from voxnest.training.crop_config import Augmentation, Crops
+from voxnest.training.fields import BelowOne, Count, Fraction, Gigabytes, Minutes, SafePath, Section, Weight
+from voxnest.training.loss_config import Distillation, Loss
 
 SHORTEST_SEGMENT = 1.0  # seconds
 DEFAULT_EPOCHS = 20
 DEFAULT_HELD_OUT_SPEAKERS = 10
 DEFAULT_HELD_OUT_RECORDINGS = 0.1
-# Bounds are wide: what lies beyond is a slip, which would fail in hours or fill the memory.
-Fraction = Annotated[float, Field(ge=0, le=1)]
-BelowOne = Annotated[float, Field(ge=0, lt=1)]
-Decibels = Annotated[float, Field(ge=-200, le=200)]
-Gigabytes = Annotated[float, Field(ge=0, le=1e5)]
-Weight = Annotated[float, Field(ge=0, le=1e6)]
-Count = Annotated[int, Field(ge=1, le=10**9)]
-Minutes = Annotated[float, Field(gt=0, le=1e7)]
-Seconds = Annotated[float, Field(ge=0.05, le=600)]
-
-
-def _ascending(value: tuple[float, float]) -> tuple[float, float]:
-    if value[0] > value[1]:
-        raise ValueError(f"is {list(value)}; expected the lower number first")
-    return value
-
-
-def _readable(value: Path) -> Path:
-    if "\0" in str(value):
-        raise ValueError(f"is {str(value)!r}; expected a path")
-    return value
-
-
-Range = Annotated[tuple[Decibels, Decibels], AfterValidator(_ascending)]
-Reverberation = Annotated[float, Field(ge=0.01, le=10)]
-Voices = Annotated[int, Field(ge=1, le=100)]
-SafePath = Annotated[Path, AfterValidator(_readable)]
-
-
-class Section(BaseModel):
-    """A part of the configuration; unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _empty(cls, value: Any) -> Any:
-        return {} if value is None else value  # `loss:` with every line below it commented out
 
 
 class ValidationData(Section):
@@ -120,76 +75,11 @@ class Data(Section):
     crops as they are needed, which costs less than it seems and allows augmentation."""
 
 
-class Crops(Section):
-    """The pieces of recordings that are trained on."""
-
-    duration: Seconds = 2.0
-    """Seconds."""
-    lengthen: dict[Annotated[int, Field(ge=1)], Seconds] = {}
-    """Epoch -> seconds from that epoch on, to end on longer crops (large-margin fine-tuning does)."""
-    batch_size: Annotated[int, Field(ge=2, le=65536)] = 32
-    """Crops per batch and process."""
-    speeds: Annotated[list[Annotated[float, Field(ge=0.25, le=4)]], Field(min_length=1, max_length=100)] = [1.0]
-    """Each speed other than 1.0 makes a copy of every speaker, taken for another speaker."""
-    per_epoch: Count | None = None
-    """Crops in an epoch, of all processes together; null: as many as cover all speech once."""
-    balance: Fraction = 1.0
-    """1: every speaker is drawn equally often; 0: every second of speech is; or between."""
-
-    @field_validator("speeds")
-    @classmethod
-    def _different(cls, value: list[float]) -> list[float]:
-        if len(set(value)) < len(value):
-            raise ValueError(f"is {value}; expected different speeds, for each makes its own speakers")
-        return value
-
-
-class Augmentation(Section):
-    """What is done to a crop, drawn anew for each; see `voxnest.crops.augmentation.Augmentation`."""
-
-    noise: list[SafePath] = []
-    """Noise recordings or folders of them."""
-    noise_snr: Range = (5.0, 25.0)
-    """Signal-to-noise ratio in dB of recorded and coloured noise, drawn from this range."""
-    noise_probability: Fraction = 0.5
-    """Share of crops that get noise."""
-    noise_kinds: dict[Literal["files", "coloured", "babble"], Weight] | None = None
-    """Weights of the kinds; null: files (coloured if there are none) 1, babble of other speakers 0.5."""
-    babble_snr: Range = (13.0, 20.0)
-    babble_speakers: Annotated[tuple[Voices, Voices], AfterValidator(_ascending)] = (3, 7)
-    rirs: list[SafePath] = []
-    """Room impulse responses or folders of them; none: synthetic rooms."""
-    rt60: Annotated[tuple[Reverberation, Reverberation], AfterValidator(_ascending)] = (0.1, 0.7)
-    """Reverberation time in seconds of the synthetic rooms."""
-    direct_to_reverberant: Range = (-3.0, 12.0)
-    """Energy ratio in dB of the synthetic rooms."""
-    reverberation_probability: Fraction = 0.3
-    """Share of crops that get reverberation."""
-    telephone_probability: Fraction = 0.0
-    """Share of crops that go through a telephone line."""
-    reverse_probability: Fraction = 0.0
-    """Share of crops that are played backwards."""
-    volume_db: Range = (-6.0, 6.0)
-    """Gain in dB, drawn from this range."""
-    noise_cache_gb: Gigabytes = 1.0
-    """Memory for noise recordings."""
-    ramp_epochs: Annotated[tuple[Weight, Weight], AfterValidator(_ascending)] = (0.0, 0.0)
-    """The probabilities grow from 0 to their full size between these epochs: clean speech is learnt first."""
-
-    @model_validator(mode="after")
-    def _some_kind(self) -> "Augmentation":
-        kinds = self.noise_kinds
-        if kinds is not None and not any(kinds.values()):
-            raise ValueError("has noise_kinds of no weight; expected one above 0")
-        if kinds and kinds.get("files") and not self.noise:
-            raise ValueError("has files among noise_kinds and no noise; expected recordings as noise")
-        return self
-
-
 class Model(Section):
     """The encoder to train; see `voxnest models`."""
 
-    name: str = "redimnet-b0"
+    name: str | None = "redimnet-b0"
+    """null: that of `init_from`, with its settings."""
     dims: Annotated[list[Annotated[int, Field(ge=1, le=65536)]], Field(min_length=1)] | None = None
     """Sizes of embedding, each a prefix of the largest; null: as the registry has it."""
     overrides: dict[str, Any] = {}
@@ -201,38 +91,6 @@ class Model(Section):
         for key in ("name", "dims"):
             if key in value:
                 raise ValueError(f"has {key}; expected it as model.{key}")
-        return value
-
-
-class Loss(Section):
-    """Additive angular margin softmax over the speakers, or plain cross-entropy, asked of every prefix."""
-
-    kind: Literal["aam", "subcenter", "softmax"] = "aam"
-    """softmax: a linear classifier of the embedding as it is, not of its direction alone; without margin and scale."""
-    margin: Annotated[float, Field(ge=0, lt=1.5)] = 0.2
-    """In radians; 0 with `kind: aam` is the plain softmax of cosines."""
-    margin_start: Annotated[float, Field(ge=0, lt=1.5)] = 0.0
-    """The margin before it grows."""
-    margin_ramp: Annotated[tuple[Fraction, Fraction], AfterValidator(_ascending)] = (0.0, 0.5)
-    """The margin grows from `margin_start` to `margin` between these fractions of the training."""
-    scale: Annotated[float, Field(gt=0, le=1000)] = 30.0
-    easy_margin: bool = False
-    sub_centers: Annotated[int, Field(ge=1, le=100)] = 3
-    """Centers per speaker, for `kind: subcenter`."""
-    label_smoothing: BelowOne = 0.0
-    """Share of the target that is spread over all speakers, for `kind: softmax`."""
-    dim_weights: list[Weight] | None = None
-    """How much each prefix counts, in the order of the dims; null: all the same."""
-    exit_weight: Weight = 1.0
-    """How much the loss of each exit of the model (`model.overrides.exits`) counts beside that of its end."""
-    dim_margins: list[Fraction] | None = None
-    """How much of the margin is asked of each prefix; null: all from 64 numbers on, half at 32, none up to 16."""
-
-    @field_validator("dim_weights")
-    @classmethod
-    def _some(cls, value: list[float] | None) -> list[float] | None:
-        if value is not None and not any(value):
-            raise ValueError(f"is {value}; expected one above 0")
         return value
 
 
@@ -250,12 +108,21 @@ class Optimizer(Section):
 
 
 class Schedule(Section):
-    """Linear warm-up, then half a cosine down to the final learning rate."""
+    """Linear warm-up, and a fall to the final learning rate."""
 
+    kind: Literal["cosine", "exponential"] = "cosine"
+    """cosine: half of one, after the warm-up; exponential: by the same factor in every step, in the warm-up too, as in
+    wespeaker."""
     warmup: Fraction = 0.05
     """Fraction of the training."""
     final_lr: Fraction = 0.01
     """Fraction of `optimizer.lr`."""
+
+    @model_validator(mode="after")
+    def _some_rate(self) -> "Schedule":
+        if self.kind == "exponential" and not self.final_lr:
+            raise ValueError("has kind exponential and final_lr 0; expected a final_lr above 0")
+        return self
 
 
 class Trainer(Section):
@@ -289,6 +156,9 @@ class Trainer(Section):
     """Compile the encoder: minutes at the start, faster steps after."""
     val_every_steps: Count = 1000
     """Steps between validations; there is always one at the end."""
+    average_last: Annotated[int, Field(ge=0, le=1000)] = 0
+    """The mean of the weights at so many of the last validations is written as average.safetensors at the end, with its
+    own error rates; 0: none."""
     log_every_steps: Count = 10
     save_every_minutes: Minutes = 10.0
     """A resumable checkpoint is written this often, and after each validation."""
@@ -354,6 +224,7 @@ class TrainingConfig(Section):
     loss: Loss = Loss()
     auxiliary: list[Auxiliary] = []
     """Further questions; the encoders that are written know nothing of them."""
+    distillation: Distillation = Distillation()
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     trainer: Trainer = Trainer()
@@ -368,6 +239,12 @@ class TrainingConfig(Section):
     """Decay of a moving average of the weights, which is then validated and exported; 0: off."""
     best_dim: Count | None = None
     """The embedding size whose error decides which checkpoint is best; null: the largest."""
+
+    @model_validator(mode="after")
+    def _some_model(self) -> "TrainingConfig":
+        if self.model.name is None and self.init_from is None:
+            raise ValueError("has model.name null and no init_from; expected one of them")
+        return self
 
     @property
     def measure(self) -> str:
@@ -389,6 +266,12 @@ class TrainingConfig(Section):
         if self.adapter is not None and (self.stages.projection_only or self.stages.frozen_steps):
             raise ValueError("has both adapter and stages; expected one of them, adapter.train_head trains the head")
         return self
+
+    @property
+    def further_losses(self) -> list[str]:
+        """The names of what is added to the loss over speakers."""
+        asked = {"distillation": self.distillation.teachers, "self_distillation": self.loss.self_distillation}
+        return [name for name, value in asked.items() if value]
 
     @model_validator(mode="after")
     def _data_of_the_task(self) -> "TrainingConfig":

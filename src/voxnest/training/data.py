@@ -23,7 +23,8 @@ from voxnest.crops.features import FeatureCache, FeatureCrops
 from voxnest.crops.loading import CropLoader, make_loader
 from voxnest.errors import CorpusError
 from voxnest.frontends import Frontend
-from voxnest.training.config import DEFAULT_EPOCHS, Crops, TrainingConfig
+from voxnest.training.config import DEFAULT_EPOCHS, TrainingConfig
+from voxnest.training.crop_config import Crops
 from voxnest.training.held_out import check_speakers, split_recordings, split_speakers, write_segments
 from voxnest.training.interruption import StopSignals, WorkerStart
 from voxnest.training.mixing import Part, describe, emphasis, find_parts, place_of
@@ -52,11 +53,11 @@ class SpeakerData(L.LightningDataModule):
         crops: the training crops; from `setup` on, as the others.
         loader: of the crops.
         trials: what a validation of verification scores.
+        training: the utterances that crops are of, in the order of their numbers.
         known: the recordings that a validation of identification names the speakers of.
         trials_root: the folder that their paths are relative to.
         utterances: number of training utterances.
         hours: of training speech.
-        trained_on: these utterances, if questions are asked about them.
         described: each of several corpora in numbers.
         left_out: recordings that could not be read when the corpus was prepared, and where they are listed; None if
             all could, or the manifest was there.
@@ -66,6 +67,7 @@ class SpeakerData(L.LightningDataModule):
     crops: CropDataset
     loader: CropLoader
     trials: Sequence[Trial]
+    training: Sequence[Utterance]
     known: Sequence[Utterance]
     trials_root: Path
 
@@ -84,7 +86,6 @@ class SpeakerData(L.LightningDataModule):
         self.batches_done = 0
         self.utterances, self.hours = 0, 0.0
         self.trials, self.known = [], []
-        self.trained_on: Sequence[Utterance] = []
         self.described: dict[str, str] = {}
         self.left_out: tuple[int, Path] | None = None
         self.unreadable: dict[Path, str] = {}
@@ -201,7 +202,7 @@ class SpeakerData(L.LightningDataModule):
             if self.trainer.is_global_zero:
                 check_recordings(self.trials, self.trials_root, listed)
         self._find_statistics(utterances)
-        self.trained_on, self.utterances = utterances if config.auxiliary else [], len(utterances)
+        self.training, self.utterances = utterances, len(utterances)
         self.hours = sum(utterance.duration for utterance in utterances) / 3600
         self.described = describe(self.parts, utterances) if len(self.parts) > 1 else {}
         self.crops = self._make_crops(utterances)
@@ -220,7 +221,7 @@ class SpeakerData(L.LightningDataModule):
     def _make_crops(self, utterances: Sequence[Utterance]) -> CropDataset:
         config = self.config
         options: dict[str, Any] = {
-            "duration": config.crops.duration,
+            "duration": config.crops.mean_duration,
             "crops_per_epoch": config.crops.per_epoch,
             "balance": config.crops.balance,
             "emphasis": emphasis(self.parts, utterances, config.crops.balance),
@@ -297,7 +298,7 @@ class SpeakerData(L.LightningDataModule):
 
 
 class BatchStream:
-    """All batches of a run, one epoch after the other, without end.
+    """All batches of a run, one epoch after the other, without end; each knows the `seconds` of its crops.
 
     Args:
         crops: of which epoch and duration are set.
@@ -317,20 +318,20 @@ class BatchStream:
     ) -> None:
         self.crops, self.loader, self.options, self.start, self.wait = crops, loader, options, start, wait
 
-    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+    def __iter__(self) -> Iterator[dict[str, Any]]:
         epoch, batch = divmod(self.start, len(self.loader))
         self.loader.load_state_dict({"epoch": epoch, "batch": batch})
         while True:
             self._set_epoch(epoch)
-            batches = iter(self.loader)
+            batches, seconds = iter(self.loader), iter(self.crops.durations_of(len(self.loader))[batch:])
             while True:
                 with self.wait():
                     item = next(batches, None)
                 if item is None:
                     break
-                yield item
-            epoch += 1
+                yield {**item, "seconds": next(seconds)}
+            epoch, batch = epoch + 1, 0
 
     def _set_epoch(self, epoch: int) -> None:
         self.crops.set_epoch(epoch)
-        self.crops.duration = duration_at(epoch, self.options)
+        self.crops.duration, self.crops.durations = duration_at(epoch, self.options), self.options.durations

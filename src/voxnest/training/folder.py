@@ -47,6 +47,7 @@ class TrainingResult:
         best: the same of the best weights.
         best_step: when these were reached.
         unreadable: training files that were skipped -> why.
+        average: the rates of the mean of the last weights, if `trainer.average_last` asked for it.
         already_finished: the run was finished before; nothing was done now.
     """
 
@@ -57,6 +58,7 @@ class TrainingResult:
     best: dict[int, float]
     best_step: int
     unreadable: dict[Path, str]
+    average: dict[int, float] | None = None
     already_finished: bool = False
 
 
@@ -122,8 +124,9 @@ class RunFolder:
         if not (self.result.exists() and self.checkpoint.exists()):
             return None
         content = json.loads(self.result.read_text(encoding="utf-8"))
-        for which in ("last", "best"):
-            content[which] = {int(dim): rate for dim, rate in content[which].items()}
+        for which in ("last", "best", "average"):
+            if content.get(which) is not None:
+                content[which] = {int(dim): rate for dim, rate in content[which].items()}
         content["unreadable"] = {Path(path): reason for path, reason in content["unreadable"].items()}
         return TrainingResult(folder=self.path, already_finished=True, **content)
 
@@ -135,6 +138,7 @@ class RunFolder:
             "last": result.last,
             "best": result.best,
             "best_step": result.best_step,
+            "average": result.average,
             "unreadable": {str(path): reason for path, reason in result.unreadable.items()},
         }
         write_json(self.result, content)

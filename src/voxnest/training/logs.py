@@ -88,6 +88,7 @@ class MetricsLog(L.Callback):
             values |= {f"loss/{dim}": float(loss) for dim, loss in module.losses.items()}
         for stage, losses in module.exit_losses.items():
             values |= {f"loss/{dim}@{stage}": float(loss) for dim, loss in losses.items()}
+        values |= {f"loss/{name}": float(loss) for name, loss in module.further.items()}
         values["lr"] = trainer.optimizers[0].param_groups[0]["lr"]
         values["margin"] = float(module.criterion.base_loss.margin)  # type: ignore[arg-type]
         if module.grad_norm is not None:
@@ -232,13 +233,14 @@ class Display(ProgressBar):
         ends += [f"{limits.seconds / 60:g} min"] if limits.seconds else []
         batch = config.crops.batch_size * trainer.world_size * config.trainer.accumulate
         processes = f" · {trainer.world_size} processes" if trainer.world_size > 1 else ""
+        name = config.model.name or encoder.name
         rows = {
-            "model": f"{encoder.name}{overrides} · {parameters / 1e6:.2f} M parameters{trained} · {dims}-D",
+            "model": f"{name}{overrides} · {parameters / 1e6:.2f} M parameters{trained} · {dims}-D",
             "corpus": f"{len(data.crops.speakers):,} speakers · {data.utterances:,} utterances · "
             f"{data.hours:.1f} h{classes}",
             **{f"  {name}": text for name, text in data.described.items()},
             **({"known": f"{len(data.known):,} recordings"} if data.known else {"trials": f"{len(data.trials):,}"}),
-            "training": f"{' or '.join(ends)} · {batch} crops of {config.crops.duration:g} s a step · "
+            "training": f"{' or '.join(ends)} · {batch} crops of {config.crops.mean_duration:g} s a step · "
             f"{len(data.loader):,} batches an epoch",
             "device": f"{module.device.type.upper()}{processes} · precision {trainer.precision.removesuffix('-true')}",
             "run folder": str(config.output),

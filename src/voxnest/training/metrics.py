@@ -17,14 +17,28 @@ from voxnest.training.folder import writing
 
 
 def metric_names(
-    dims: Sequence[int], measure: str = "eer", exits: Sequence[int] = (), further: Sequence[str] = ()
+    dims: Sequence[int],
+    measure: str = "eer",
+    *,
+    exits: Sequence[int] = (),
+    losses: Sequence[str] = (),
+    accuracies: Sequence[str] = (),
 ) -> list[str]:
-    """The columns of `metrics.csv` for an encoder with these sizes and exits, what validations find, and others."""
-    losses = [f"loss/{dim}" for dim in dims] if len(dims) > 1 else []
-    losses += [f"loss/{dim}@{stage}" for stage in exits for dim in dims]
+    """The columns of `metrics.csv`.
+
+    Args:
+        dims: sizes of the embedding.
+        measure: what validations find.
+        exits: stages of the encoder's exits.
+        losses: names of what is added to the loss over speakers.
+        accuracies: names of further questions' columns.
+    """
+    of_prefixes = [f"loss/{dim}" for dim in dims] if len(dims) > 1 else []
+    of_prefixes += [f"loss/{dim}@{stage}" for stage in exits for dim in dims]
+    of_prefixes += [f"loss/{name}" for name in losses]
     rates = [f"{measure}/{dim}" for dim in dims]
     training = ["lr", "margin", "grad_norm", "crops_per_second", "data_wait"]
-    return ["step", "epoch", "minutes", "loss", *losses, *training, *further, *rates]
+    return ["step", "epoch", "minutes", "loss", *of_prefixes, *training, *accuracies, *rates]
 
 
 class MetricsFile(Logger):

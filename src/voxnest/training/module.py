@@ -14,15 +14,18 @@ from torch import Tensor, nn
 from voxnest.errors import CheckpointError, ConfigError, VoxnestError
 from voxnest.evaluation import evaluate, identify
 from voxnest.hub.checkpoint import load_encoder
-from voxnest.losses import AAMSoftmax, LinearSoftmax, SubCenterAAMSoftmax
+from voxnest.losses import ClassWeights, LinearSoftmax, OwnClasses
 from voxnest.matryoshka import MatryoshkaLoss, with_dims
-from voxnest.matryoshka.loss import bearable_margin
 from voxnest.models.classifier import SpeakerClassifier
 from voxnest.models.embedding import eval_mode
 from voxnest.training.adapters import AdapterTraining, base_of
 from voxnest.training.auxiliary import AuxiliaryHeads
+from voxnest.training.config import Model
+from voxnest.training.criterion import build_criterion
+from voxnest.training.distillation import Distiller, build_distiller, self_distillation
 from voxnest.training.interruption import StoppedAtOnce, StopSignals
 from voxnest.training.optimizers import MuonAdamW
+from voxnest.training.schedules import dim_weights_at
 from voxnest.zoo.registry import create_encoder
 
 _CROPS_OF_A_CLASS = 4  # to begin with its mean
@@ -30,7 +33,7 @@ _CROPS_OF_A_CLASS = 4  # to begin with its mean
 if TYPE_CHECKING:
     from voxnest.crops.dataset import CropDataset
     from voxnest.models.encoder import SpeakerEncoder
-    from voxnest.training.config import Loss, Model, TrainingConfig
+    from voxnest.training.config import TrainingConfig
     from voxnest.training.data import SpeakerData
 
 
@@ -52,18 +55,29 @@ class Validation:
 def build_encoder(config: TrainingConfig) -> SpeakerEncoder:
     """Make the encoder of a configuration, with the weights of `init_from` if it names a checkpoint.
 
+    Without a name of a model, it is the one of `init_from` with the overrides.
+
     Raises:
         ConfigError: an unknown model or setting, or a `best_dim` that the model has not.
         CheckpointError: `init_from` cannot be read, or holds another architecture.
     """
+    trained = None if config.init_from is None else load_encoder(config.init_from)
+    model = config.model
+    if model.name is None:
+        assert trained is not None
+        settings = {key: value for key, value in trained.config.items() if key != "dims"}
+        overrides = {**settings, **model.overrides}
+        model = Model(name=trained.architecture, dims=model.dims or list(trained.dims), overrides=overrides)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         alone = config.adapter is not None and config.model == type(config.model)()
-        encoder = base_of(str(config.init_from)) if alone else _create(config.model)
+        encoder = base_of(str(config.init_from)) if alone else _create(model)
     if config.best_dim is not None and config.best_dim not in encoder.dims:
         raise ConfigError("best_dim", str(config.best_dim), f"one of {', '.join(map(str, encoder.dims))}")
-    if config.init_from is not None:
-        source = with_dims(load_encoder(config.init_from), encoder.dims)
+    if trained is not None:
+        if config.model.name is None:
+            encoder.name = trained.name
+        source = with_dims(trained, encoder.dims)
         own, found = encoder.state_dict(), source.state_dict()
         unfit = [key for key, value in own.items() if key not in found or found[key].shape != value.shape]
         if body := [key for key in unfit if not key.startswith(("head.", "exits.", "backbone.exits."))]:
@@ -77,6 +91,7 @@ def build_encoder(config: TrainingConfig) -> SpeakerEncoder:
 
 
 def _create(model: Model) -> SpeakerEncoder:
+    assert model.name is not None
     try:
         return create_encoder(model.name, dims=model.dims, **model.overrides)
     except ConfigError as error:
@@ -93,25 +108,6 @@ def _create(model: Model) -> SpeakerEncoder:
         ) from error
 
 
-def build_criterion(loss: Loss, dims: tuple[int, ...], num_classes: int) -> MatryoshkaLoss:
-    """Make the loss of a configuration over `num_classes` speakers."""
-    for key in ("dim_weights", "dim_margins"):
-        given = getattr(loss, key)
-        if given is not None and len(given) != len(dims):
-            raise ConfigError(f"loss.{key}", f"{len(given)} of them", f"one for each of the dims {list(dims)}")
-    options: dict[str, Any] = {
-        "margin": loss.margin_start, "scale": loss.scale, "easy_margin": loss.easy_margin
-    }  # fmt: skip
-    base: AAMSoftmax
-    if loss.kind == "subcenter":
-        base = SubCenterAAMSoftmax(dims[-1], num_classes, sub_centers=loss.sub_centers, **options)
-    elif loss.kind == "softmax":
-        base = LinearSoftmax(dims[-1], num_classes, loss.label_smoothing)
-    else:
-        base = AAMSoftmax(dims[-1], num_classes, **options)
-    return MatryoshkaLoss(base, dims, loss.dim_weights, loss.dim_margins or [bearable_margin(dim) for dim in dims])
-
-
 class TrainingModule(L.LightningModule):
     """Trains a `SpeakerEncoder` to tell the speakers of a `SpeakerData` apart.
 
@@ -125,6 +121,8 @@ class TrainingModule(L.LightningModule):
         loss: of the last batch.
         losses: of the last batch, per dimension.
         exit_losses: of the last batch, per exit and dimension.
+        further: what was added to the loss of the last batch, by name.
+        fraction: how much of the training is done.
         grad_norm: of the last step, before clipping.
         bad_step: the first step whose loss or gradient was not finite; -1 while all were.
         validation: the outcome of the last validation; None if a signal cut it short.
@@ -143,6 +141,9 @@ class TrainingModule(L.LightningModule):
         self.loss: Tensor | None = None
         self.losses: dict[int, Tensor] = {}
         self.exit_losses: dict[int, dict[int, Tensor]] = {}
+        self.further: dict[str, Tensor] = {}
+        self.distiller: Distiller | None = None
+        self.fraction = 0.0
         self.grad_norm: Tensor | None = None
         self.bad_step = torch.tensor(-1)
         self.validation: Validation | None = None
@@ -163,8 +164,9 @@ class TrainingModule(L.LightningModule):
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(self.config.seed)
                 self.criterion = build_criterion(self.config.loss, self.encoder.dims, data.num_classes)
+                self.distiller = build_distiller(self.config, data.training, self.encoder.dims)
                 if self.config.auxiliary:
-                    self.auxiliary = AuxiliaryHeads(self.config.auxiliary, data.trained_on, self.encoder.embedding_dim)
+                    self.auxiliary = AuxiliaryHeads(self.config.auxiliary, data.training, self.encoder.embedding_dim)
 
     def on_fit_start(self) -> None:
         """Start the classes of a trained encoder where it puts them: random ones would undo what it knows."""
@@ -247,23 +249,39 @@ class TrainingModule(L.LightningModule):
             features = frontend.raw_features(waveform)
         return self.encoder.embed_exits(frontend.finish(features))
 
-    def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
+    def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
         """Loss of one batch: `waveform [batch, samples]` or `features [batch, bins, frames]`, and `label [batch]`."""
         assert self.criterion is not None
+        weights = dim_weights_at(self.fraction, batch["seconds"], self.config.loss, self.encoder.dims)
         found = self._embed(batch.get("waveform"), batch.get("features"))
-        loss, self.losses = self.criterion(found[None], batch["label"])
+        loss, self.losses = self.criterion(found[None], batch["label"], weights)
         if self.encoder.exits:
-            early = [self.criterion(found[int(stage)], batch["label"]) for stage in self.encoder.exits]
-            self.exit_losses = {
-                int(stage): losses for stage, (_, losses) in zip(self.encoder.exits, early, strict=True)
+            early = {
+                int(stage): self.criterion(found[int(stage)], batch["label"], weights) for stage in self.encoder.exits
             }
+            self.exit_losses = {stage: losses for stage, (_, losses) in early.items()}
             share = self.config.loss.exit_weight
-            loss = (loss + share * sum(each for each, _ in early)) / (1 + share * len(early))
+            loss = (loss + share * sum(each for each, _ in early.values())) / (1 + share * len(early))
+        further = self._further_losses(found, batch)
+        loss = loss + sum(further.values())
+        self.further = {name: value.detach() for name, value in further.items()}
         if self.auxiliary is not None:
             loss = loss + self.auxiliary(found[None][self.encoder.embedding_dim], batch["utterance"])
         self.loss = loss.detach()
         self._note_finite(self.loss)
         return loss
+
+    def _further_losses(
+        self, found: Mapping[int | None, Mapping[int, Tensor]], batch: Mapping[str, Any]
+    ) -> dict[str, Tensor]:
+        """What is asked beside telling speakers apart, as it is added to the loss; by the names in `further_losses`."""
+        asked, ends = {}, found[None]
+        if self.distiller is not None:
+            asked["distillation"] = self.distiller(ends, batch)
+        if weight := self.config.loss.self_distillation:
+            exits = [sizes for stage, sizes in found.items() if stage is not None]
+            asked["self_distillation"] = weight * self_distillation(ends, exits)
+        return asked
 
     def configure_gradient_clipping(
         self,
@@ -290,7 +308,8 @@ class TrainingModule(L.LightningModule):
             try:
                 # Not under the autocast of mixed precision, so that `voxnest evaluate` finds the same.
                 with self.stop.at_once(), torch.autocast(self.device.type, enabled=False):
-                    outcome = Validation(self.trainer.global_step, *self._validate(data))
+                    found = find_errors(data, self.encoder, self.classifier())
+                    outcome = Validation(self.trainer.global_step, *found)
             except VoxnestError as error:
                 outcome = error
             except StoppedAtOnce:
@@ -305,26 +324,33 @@ class TrainingModule(L.LightningModule):
         rates = {f"{self.config.measure}/{dim}": value for dim, value in outcome.error.items()}
         self.log_dict(rates, logger=False, batch_size=1)  # for other callbacks; logged by ours
 
-    def _validate(self, data: SpeakerData) -> tuple[dict[int, float], dict[int, float]]:
-        """Errors, and thresholds if there are any, per dimension."""
-        if self.config.task == "identification":
-            classifier = self.classifier()
-            assert classifier is not None
-            found = identify(self.encoder, classifier, data.known)
-            return {dim: 1 - share.value for dim, share in found.top1.items()}, {}
-        dims = evaluate(self.encoder, data.trials, data.trials_root).dims
-        return ({dim: item.eer for dim, item in dims.items()}, {dim: item.threshold for dim, item in dims.items()})
-
     def classifier(self) -> SpeakerClassifier | None:
         """What tells the speakers of the training apart as they are now, if that is the task."""
         if self.config.task != "identification":
             return None
         assert self.criterion is not None
         data: SpeakerData = self.trainer.datamodule  # type: ignore[attr-defined]
-        base, names = self.criterion.base_loss, data.crops.speakers
-        assert isinstance(base, AAMSoftmax)
+        names = data.crops.speakers
+        assert isinstance(self.criterion.base_loss, ClassWeights | OwnClasses)
+        base = self.criterion.base_loss.largest
         plain = data.crops.plain_speed * len(names)
-        centers = len(base.weight) // base.num_classes
-        weight = base.weight[plain * centers : (plain + len(names)) * centers]
+        weight = base.weight[plain * base.sub_centers : (plain + len(names)) * base.sub_centers]
         bias = base.bias[plain : plain + len(names)] if isinstance(base, LinearSoftmax) else None
         return SpeakerClassifier(names, weight, bias, scale=base.scale)
+
+
+def find_errors(
+    data: SpeakerData, encoder: SpeakerEncoder, classifier: SpeakerClassifier | None
+) -> tuple[dict[int, float], dict[int, float]]:
+    """What a validation finds of an encoder: errors, and thresholds if there are any, per dimension.
+
+    Args:
+        data: what is validated on.
+        encoder: in any mode.
+        classifier: of identification, None of verification.
+    """
+    if classifier is not None:
+        found = identify(encoder, classifier, data.known)
+        return {dim: 1 - share.value for dim, share in found.top1.items()}, {}
+    dims = evaluate(encoder, data.trials, data.trials_root).dims
+    return ({dim: item.eer for dim, item in dims.items()}, {dim: item.threshold for dim, item in dims.items()})

@@ -23,6 +23,7 @@ from rich.console import Console
 from voxnest.errors import ConfigError, VoxnestError
 from voxnest.locks import locked
 from voxnest.training.auxiliary import accuracy_name
+from voxnest.training.averaging import LastWeights
 from voxnest.training.callbacks import AtomicCheckpointIO, MovingAverage, RunCheckpoints, RunControl
 from voxnest.training.checks import check_durations, check_places, check_trainer
 from voxnest.training.config import TrainingConfig
@@ -46,8 +47,9 @@ def train(
     """Train, or continue the unfinished run in the configuration's run folder.
 
     The folder then holds `config.yaml`, `environment.json`, `metrics.csv`, TensorBoard events,
-    `best.safetensors` and `last.safetensors` (encoders, with error rates and thresholds), `checkpoints/` (to
-    continue from), `unreadable.tsv` if files were skipped, and `result.json` when the run is finished.
+    `best.safetensors` and `last.safetensors` (encoders, with error rates and thresholds), `average.safetensors` if
+    `trainer.average_last` asks for it, `checkpoints/` (to continue from), `unreadable.tsv` if files were skipped, and
+    `result.json` when the run is finished.
 
     Args:
         config: as `load_config` gives it.
@@ -99,9 +101,17 @@ def _train(
     display = Display(config, control, log, console)
     data = SpeakerData(config, display.preparing, control.stop, module.encoder.frontend)  # type: ignore[arg-type]
     checkpoints = RunCheckpoints(config, control)
-    average = [MovingAverage(config.ema)] if config.ema else []
-    further = [accuracy_name(question.column) for question in config.auxiliary]
-    columns = metric_names(module.encoder.dims, config.measure, tuple(map(int, module.encoder.exits)), further)
+    average: list[L.Callback] = [MovingAverage(config.ema)] if config.ema else []
+    last_weights = LastWeights(config)
+    if config.trainer.average_last:
+        average.append(last_weights)
+    columns = metric_names(
+        module.encoder.dims,
+        config.measure,
+        exits=[int(stage) for stage in module.encoder.exits],
+        losses=config.further_losses,
+        accuracies=[accuracy_name(question.column) for question in config.auxiliary],
+    )
     trainer = make_trainer(
         config,
         callbacks=[control, *average, log, display, *callbacks, checkpoints],
@@ -133,6 +143,7 @@ def _train(
         last=checkpoints.last["error"],
         best=checkpoints.best["error"],
         best_step=checkpoints.best["step"],
+        average=last_weights.error,
         unreadable=unreadable,
     )
     if trainer.is_global_zero:

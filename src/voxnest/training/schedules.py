@@ -6,35 +6,53 @@ whether that is given in steps, in epochs or in minutes.
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from voxnest.training.config import Crops, Loss, Schedule
+from voxnest.training.config import Schedule
+from voxnest.training.crop_config import Crops
+from voxnest.training.loss_config import Loss
 
 
 def lr_factor(fraction: float, schedule: Schedule) -> float:
-    """The learning rate as a fraction of the highest: linear warm-up, then half a cosine."""
-    if fraction < schedule.warmup:
-        # Not from zero: the first step shall learn something.
-        return 0.01 + 0.99 * fraction / schedule.warmup
-    if schedule.warmup == 1:
-        return 1.0
+    """The learning rate as a fraction of the highest: linear warm-up, then half a cosine; or both, falling steadily."""
+    # Not from zero: the first step shall learn something.
+    warm = 0.01 + 0.99 * fraction / schedule.warmup if fraction < schedule.warmup else 1.0
+    if schedule.kind == "exponential":
+        return float(warm * schedule.final_lr**fraction)
+    if warm < 1 or schedule.warmup == 1:
+        return warm
     done = min(1.0, (fraction - schedule.warmup) / (1 - schedule.warmup))
     return schedule.final_lr + (1 - schedule.final_lr) * 0.5 * (1 + math.cos(math.pi * done))
 
 
 def margin_at(fraction: float, loss: Loss) -> float:
-    """The margin of the loss in radians: linear between the ends of its ramp; softmax has none."""
+    """The margin of the loss: it grows between the ends of its ramp; softmax has none."""
     if loss.kind == "softmax":
         return 0.0
     start, end = loss.margin_ramp
     done = float(fraction >= end) if start == end else min(1.0, max(0.0, (fraction - start) / (end - start)))
+    if loss.margin_growth == "exponential" and done < 1:
+        done = 1 - 0.001**done
     return loss.margin_start + (loss.margin - loss.margin_start) * done
 
 
 def duration_at(epoch: int, crops: Crops) -> float:
     """Seconds of a crop in an epoch."""
     begun = [start for start in crops.lengthen if start <= epoch]
-    return crops.lengthen[max(begun)] if begun else crops.duration
+    return crops.lengthen[max(begun)] if begun else crops.mean_duration
+
+
+def dim_weights_at(fraction: float, seconds: float, loss: Loss, dims: Sequence[int]) -> dict[int, float]:
+    """How much each prefix counts in a batch of crops of so many seconds; the sum is 1, or 0 if none counts.
+
+    Source: that short crops train short prefixes is DAME's (arXiv 2601.13999).
+    """
+    longer = [limit for limit in loss.duration_weights if limit >= seconds]
+    weights = (loss.duration_weights[min(longer)] if longer else loss.dim_weights) or [1.0] * len(dims)
+    starts = loss.dim_starts or [0.0] * len(dims)
+    counting = {dim: weight * (fraction >= start) for dim, weight, start in zip(dims, weights, starts, strict=True)}
+    total = sum(counting.values()) or 1.0
+    return {dim: weight / total for dim, weight in counting.items()}
 
 
 class Clock:
