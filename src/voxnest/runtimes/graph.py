@@ -292,9 +292,14 @@ class ChannelsFirst:
         return self._is_first(result, output)
 
     def _wanted_first(self, name: str) -> bool:
-        """Whether the value is on its way to a convolution, through operations that any order suits."""
+        """Whether the value is on its way to a convolution or to a softmax over frames.
+
+        On its way are operations that any order suits.
+        """
         for user in self.users.get(name, ()):
             if user.op_type == "Transpose" and list(_attributes(user)["perm"]) == TO_FIRST:
+                return True
+            if user.op_type == "Softmax" and self._rank(name) == 3 and _attributes(user).get("axis", -1) == 1:
                 return True
             passing = UNARY | BINARY | {"MatMul", "Unsqueeze", "Reshape"}
             if user.op_type in passing and self._rank(user.output[0]) in (3, 4) and self._wanted_first(user.output[0]):
@@ -352,9 +357,9 @@ class ChannelsFirst:
     def _softmax(self, node: onnx.NodeProto) -> bool:
         """Over frames."""
         source, result = node.input[0], node.output[0]
-        if source not in self.first or self._rank(source) != 3 or _attributes(node).get("axis", -1) != 1:
+        if self._rank(source) != 3 or _attributes(node).get("axis", -1) != 1:
             return False
-        return self._is_first(result, self._add("Softmax", [self.first[source]], f"{result}_first", axis=3))
+        return self._is_first(result, self._add("Softmax", [self._channels_first(source)], f"{result}_first", axis=3))
 
     def _reduce(self, node: onnx.NodeProto) -> bool:
         """Over frames, `[batch, channels]`; or over frames and channels of an image, `[batch, bins]`."""
