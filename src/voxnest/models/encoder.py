@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from voxnest.errors import AudioError, ConfigError
+from voxnest.frontends.base import in_float32
 from voxnest.models.embedding import ready, weights_digest, window_embeddings
 from voxnest.models.encoding import NUMBERS, check_numbers, encode
 from voxnest.models.head import MatryoshkaProjection
@@ -186,7 +187,7 @@ class SpeakerEncoder(nn.Module):
         frames = self.backbone(features)
         pooled = self.pooling(frames)
         # The projection is a small part of the work and the last chance to round: float32 under autocast too.
-        with torch.autocast(features.device.type, enabled=False):
+        with in_float32(features):
             embedding = self.head(pooled)
         return self._prefixes(embedding, dim, all_dims)
 
