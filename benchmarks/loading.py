@@ -5,7 +5,8 @@
 Puts files as the publishers of ReDimNet b0 and b6 make them (with the weights of golden files) in a cache of its own
 and loads b6 in fresh processes; the middle of several counts. Memory is the growth of the process's peak resident set,
 pages of the mapped file included: over the process that has imported voxnest, and over one that has loaded b0, and so
-has all the code in memory that loading needs. Also how long `import voxnest` and `voxnest --help` take.
+has all the code in memory that loading needs.
+Also how long `import voxnest`, `voxnest --help` and `voxnest verify` take from the shell.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import soundfile
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -25,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 import golden_files
 from voxnest.hub.download import cached_path
 from voxnest.hub.releases import find_release
+from voxnest.runtimes.proof import speech
 
 GOLDEN = Path(__file__).parent.parent / "tests" / "golden"
 
@@ -62,12 +65,24 @@ def main() -> None:
 
         first, again = load(), load("redimnet-b0")
         imports = [run([sys.executable, "-c", "import torch, voxnest; voxnest.load_encoder"])[0] for _ in range(runs)]
+        exported = Path(folder, "default.onnx")
+        run([sys.executable, "-m", "voxnest", "export", "default", "-o", str(exported)])
+        sounds = [Path(folder, f"{voice}.wav") for voice in range(2)]
+        for voice, sound in enumerate(sounds):
+            soundfile.write(sound, speech(3.0, 16000, voice), 16000)
+        words = [sys.executable, "-m", "voxnest", "verify", *map(str, sounds), "--threshold", "-1"]
+        verifying = {
+            model: statistics.median(run([*words, "--model", model])[0] for _ in range(runs))
+            for model in ("default", str(exported))
+        }
         helps = [run([sys.executable, "-m", "voxnest", "--help"])[0] for _ in range(runs)]
     table = Table("what", "measured", title=f"middle of {runs}", title_justify="left")
     table.add_row("build b6 and load a cached checkpoint", f"{first[0]:.2f} s")
     table.add_row("its memory / its weights, first model of a process", f"{first[1]:.2f}")
     table.add_row("its memory / its weights, b0 loaded before", f"{again[1]:.2f}")
     table.add_row("import torch and voxnest", f"{statistics.median(imports):.2f} s")
+    table.add_row("voxnest verify of two 3 s recordings, with torch", f"{verifying['default']:.2f} s")
+    table.add_row("voxnest verify of them with an exported model", f"{verifying[str(exported)]:.2f} s")
     table.add_row("voxnest --help", f"{statistics.median(helps):.2f} s")
     Console().print(table)
 

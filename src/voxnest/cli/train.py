@@ -83,7 +83,7 @@ def train(
 
 
 def _print_plan(settings: "TrainingConfig") -> None:
-    from voxnest.cli.progress import progress_bar
+    from voxnest.progress import progress_bar
     from voxnest.training.plan import make_plan
     from voxnest.training.run import make_trainer, quiet
 

@@ -1,6 +1,7 @@
 """What front ends share: the chain around a spectrogram, mel filters and masking."""
 
 import hashlib
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +48,12 @@ def triangles_in_mel(bins: int, frequencies: Tensor, f_min: float, f_max: float)
 
 def _to_mel(hertz: Tensor) -> Tensor:
     return 2595.0 * torch.log10(1.0 + hertz / 700.0)
+
+
+def in_float32(x: Tensor) -> AbstractContextManager[object]:
+    """Without autocast on the device of `x`; nothing where there is none, so that no exported graph holds a trace."""
+    kind = x.device.type
+    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
 
 
 def analysis_window(kind: str | None, length: int, *, periodic: bool = False) -> Tensor:
@@ -277,12 +284,12 @@ class Frontend(nn.Module):
     def raw_features(self, waveform: Tensor) -> Tensor:
         """`waveform [batch, samples]` to features before normalisation and masking, `[batch, bins', frames]`."""
         # Half precision would lose quiet bins in the logarithm: the front end stays in float32 under autocast.
-        with torch.autocast(waveform.device.type, enabled=False), torch.no_grad():
+        with in_float32(waveform), torch.no_grad():
             return self._compress(self.spectrogram(self._prepare(waveform.float())))
 
     def finish(self, raw: Tensor) -> Tensor:
         """What `raw_features` gave to `features [batch, bins, frames]`: normalised, and in training masked."""
-        with torch.autocast(raw.device.type, enabled=False), torch.set_grad_enabled(self.normalization == "bn"):
+        with in_float32(raw), torch.set_grad_enabled(self.normalization == "bn"):
             features = self._normalize(raw)
             return features if self.spec_augment is None else self.spec_augment(features)
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from voxnest.errors import AudioError, ConfigError
+from voxnest.frontends.base import in_float32
 from voxnest.models.adapters import Adapter, AdapterRack
 from voxnest.models.embedding import ready, weights_digest, window_embeddings
 from voxnest.models.encoding import NUMBERS, Short, check_numbers, encode
@@ -261,7 +262,7 @@ class SpeakerEncoder(nn.Module):
     def _embedding(self, frames: Tensor, pooling: nn.Module, head: nn.Module) -> Tensor:
         pooled = pooling(frames)
         # The projection is a small part of the work and the last chance to round: float32 under autocast too.
-        with torch.autocast(frames.device.type, enabled=False):
+        with in_float32(frames):
             return head(pooled)
 
     def _prefixes(self, embedding: Tensor, dim: int | None, all_dims: bool) -> Tensor | dict[int, Tensor]:

@@ -6,10 +6,11 @@ twenty times as long for the same graph, and bounds the length by what it cannot
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -69,13 +70,14 @@ def export_encoder(
 
     Batch and length are free. The file is loaded again and compared with PyTorch on speech of several lengths, at every
     prefix; only if it is equal does it get its name. "model.onnx" is for onnxruntime and OpenVINO, and tells of itself
-    what `Description` has; "model.pt2" is for PyTorch without voxnest (`torch.export.load`).
+    what `Description` has; "model.pt2" is for PyTorch without voxnest (`torch.export.load`), and may ask for a longer
+    waveform (see the report's `min_samples`): `torch.export` holds some networks to lengths like the one it saw.
 
     Args:
         encoder: it stays as it is.
         path: ends in .onnx or .pt2.
         dim: size of the embedding, one that the encoder has; the largest if None.
-        precision: "float32"; of a .pt2 file "bfloat16" too; of an ONNX file "int8" too.
+        precision: "float32"; of an ONNX file "int8" too.
         check: recordings to compare on, rather than on what sounds like speech.
         calibrate: recordings that int8 learns its ranges from.
         card: what is known of the model, for people.
@@ -90,7 +92,7 @@ def export_encoder(
     path = Path(path)
     check_output(path, *SUFFIXES)
     graph = ".pt2" if path.suffix.lower() == ".pt2" else ".onnx"
-    known = {".onnx": ("float32", "int8"), ".pt2": ("float32", "bfloat16")}[graph]
+    known = {".onnx": ("float32", "int8"), ".pt2": ("float32",)}[graph]
     if precision not in known:
         raise ConfigError("precision", f"{precision!r}, of a {graph} file", " or ".join(known))
     if (precision == "int8") != bool(calibrate):
@@ -192,17 +194,28 @@ def _write_pt2(
 ) -> ExportReport:
     graph = Graph(encoder, described.dims[-1])
     free = {"waveform": {0: torch.export.Dim.AUTO, 1: torch.export.Dim.AUTO}}
-    bfloat16 = described.precision == "bfloat16"
-    with warnings.catch_warnings(), torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+    with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         try:
             program = torch.export.export(graph, (graph.example(),), dynamic_shapes=free, strict=False)
         except Exception as error:
             raise CheckpointError(path, f"torch.export cannot: {' '.join(str(error).split())[:200]}") from error
+        shortest = _shortest(program.module(), described, path)
+        described = replace(described, min_samples=shortest)
         torch.export.save(program, temporary, extra_files={KEY: described.to_json()})
         module = torch.export.load(temporary).module()
         proof = compare(_Loaded(module, encoder, described), encoder, described.precision, check, subject=path)
     return ExportReport(path, described, {"torch": proof.cosine}, proof.waveforms)
+
+
+def _shortest(module: Any, described: Description, path: Path) -> int:
+    """The shortest waveform that a captured graph takes, of those tried."""
+    rate = described.sample_rate
+    for samples in sorted({described.min_samples, *(max(described.min_samples, n * rate // 10) for n in range(1, 31))}):
+        with contextlib.suppress(AssertionError, RuntimeError):
+            module(torch.zeros(1, samples))
+            return samples
+    raise CheckpointError(path, "a graph of torch.export that takes no second of sound", "an .onnx file")
 
 
 class _Loaded:
@@ -210,6 +223,7 @@ class _Loaded:
 
     def __init__(self, module: Any, encoder: Embedder, described: Description) -> None:
         self.module, self.dims, self.ready = module, described.dims, encoder.ready
+        self.sample_rate, self.min_samples = described.sample_rate, described.min_samples
 
     def embed(self, waveform: np.ndarray) -> np.ndarray:
         result: np.ndarray = self.module(torch.from_numpy(waveform)).float().numpy()

@@ -40,6 +40,14 @@ class Comparable(Protocol):
     def dims(self) -> tuple[int, ...]:
         """Sizes of its embeddings."""
 
+    @property
+    def sample_rate(self) -> int:
+        """Of waveforms."""
+
+    @property
+    def min_samples(self) -> int:
+        """Of the shortest."""
+
     def embed(self, waveform: np.ndarray) -> np.ndarray:
         """`[batch, samples]` to embeddings."""
 
@@ -65,7 +73,7 @@ def compare(
     """
     worst, count = 1.0, 0
     with engine.ready(), reference.ready():
-        for name, waveform in _waveforms(reference, files):
+        for name, waveform in _waveforms(engine, files):
             found, expected = engine.embed(waveform), reference.embed(waveform)
             for dim in engine.dims:
                 cosine = float(_cosines(found[:, :dim], expected[:, :dim]).min())
@@ -93,7 +101,7 @@ def speech(seconds: float, rate: int, voice: int = 0) -> np.ndarray:
     return (0.05 * voiced * syllables + 0.002 * random.standard_normal(time.size)).astype(np.float32)
 
 
-def _waveforms(embedder: Embedder, files: Sequence[str | Path]) -> Iterator[tuple[str, np.ndarray]]:
+def _waveforms(embedder: Comparable, files: Sequence[str | Path]) -> Iterator[tuple[str, np.ndarray]]:
     """Name and `[batch, samples]` of each waveform; parts of files, so that lengths differ."""
     rate, shortest = embedder.sample_rate, embedder.min_samples
     if files:
