@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -98,10 +100,23 @@ def peak(device: torch.device, action: Callable[[], object]) -> float:
         action()
         torch.cuda.synchronize(device)
         return torch.cuda.max_memory_allocated(device) - before
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it would tell stderr that it starts and stops
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
+    with _without_stderr(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
         action()
     return peak_of(record)
+
+
+@contextmanager
+def _without_stderr() -> Iterator[None]:
+    """The profiler's libraries tell of themselves there, past Python: when they start, and of what was there before."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def peak_of(record: Any) -> float:
