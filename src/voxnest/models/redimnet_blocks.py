@@ -12,6 +12,7 @@ from voxnest.models.layers import (
     FrequencySqueezeExcitation,
     TimeConv,
     TimeFrequencyConv,
+    making_graph,
     scale_and_offset,
     standardized,
 )
@@ -149,7 +150,7 @@ class ResidualBlock(nn.Module):
         return F.relu(self.se(y) + x, inplace=True)
 
     def _first_half(self, x: Tensor) -> Tensor:
-        if self.norm1.training or torch.compiler.is_compiling() or not isinstance(self.pointwise1, nn.Linear):
+        if self.norm1.training or making_graph() or not isinstance(self.pointwise1, nn.Linear):
             return self.norm1(F.relu(self.pointwise1(self.conv1(x)), inplace=True))
         # A ReLU that is scaled and shifted is a limit to what was scaled and shifted: one pass over memory, not three.
         scale, offset = scale_and_offset(self.norm1)

@@ -7,7 +7,6 @@ twenty times as long for the same graph, and bounds the length by what it cannot
 from __future__ import annotations
 
 import contextlib
-import copy
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 
 from voxnest.errors import CheckpointError, ConfigError, VoxnestError
 from voxnest.files import atomic_write, check_output, writing
+from voxnest.models.folding import fold
 from voxnest.runtimes.description import KEY, Description
 from voxnest.runtimes.engine import import_extra
 from voxnest.runtimes.onnx import OnnxEncoder
@@ -133,7 +133,7 @@ class Graph(nn.Module):
 
     def __init__(self, encoder: SpeakerEncoder, size: int) -> None:
         super().__init__()
-        self.encoder = copy.deepcopy(encoder).cpu().eval().requires_grad_(False)
+        self.encoder = fold(encoder).cpu()
         cast("Frontend", self.encoder.frontend).use_products()
         self.size = size
 
@@ -152,6 +152,9 @@ class Graph(nn.Module):
 def _write_onnx(encoder: SpeakerEncoder, described: Description, path: Path) -> None:
     onnx = import_extra("onnx", "export")
     graph = Graph(encoder, described.dims[-1])
+    from voxnest.runtimes.graph import optimize
+    from voxnest.runtimes.shapes import simplify
+
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # of shapes that are taken for constants, which is found out below
         torch.onnx.export(
@@ -164,7 +167,12 @@ def _write_onnx(encoder: SpeakerEncoder, described: Description, path: Path) -> 
             output_names=["embedding"],
             dynamic_axes={"waveform": {0: "batch", 1: "samples"}, "embedding": {0: "batch"}},
         )
-    model = onnx.load(path)
+    shortest = described.min_samples / described.sample_rate
+    waveforms = [
+        np.stack([speech(seconds + 2 * shortest, described.sample_rate)] * batch)
+        for batch, seconds in ((1, 1.3), (2, 3.1), (3, 5.2))
+    ]
+    model = optimize(simplify(onnx.load(path), waveforms))
     model.producer_name = "voxnest"
     onnx.helper.set_model_props(model, {KEY: described.to_json()})
     onnx.save(model, path)

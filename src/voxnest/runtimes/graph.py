@@ -261,6 +261,8 @@ class ChannelsFirst:
         if node.input[0] not in self.turned:
             return False
         attributes, weight = _attributes(node), node.input[1]
+        if attributes.pop("auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID"):
+            return False
         pads = attributes.get("pads", [0, 0, 0, 0])
         attributes["pads"] = [pads[1], pads[0], pads[3], pads[2]]
         for name in ("kernel_shape", "dilations", "strides"):
