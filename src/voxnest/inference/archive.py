@@ -12,7 +12,6 @@ import numpy as np
 
 from voxnest.errors import CorpusError
 from voxnest.files import atomic_write, check_output, writing
-from voxnest.inference.bulk.formats import read_shards
 from voxnest.inference.embedding import Embeddings, embed_spans
 from voxnest.inference.pipeline import Progress, Span
 from voxnest.inference.recordings import recording_names
@@ -84,6 +83,8 @@ def read_embeddings(*paths: str | Path) -> tuple[list[str], np.ndarray]:
     names: list[str] = []
     matrices, kinds = [], {}
     for path in paths:
+        from voxnest.inference.bulk.formats import read_shards  # with databases and locks: not to verify
+
         found, matrix, model = read_shards(Path(path)) if Path(path).is_dir() else _read_archive(path)
         kinds[str(path)] = model, matrix.shape[1]
         if matrix.dtype.kind != "f" or not np.isfinite(matrix).all():
