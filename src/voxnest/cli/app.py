@@ -15,6 +15,7 @@ from voxnest.cli.command import STYLE, Command, Group
 
 COMMANDS = {
     "demo": "Make voices, train, evaluate and verify: no data needed.",
+    "quickstart": "Download VoxCeleb and train on it; run again, continue.",
     "prepare": "Describe a corpus: manifests, statistics, unreadable files.",
     "train": "Train a speaker encoder; run again, continue.",
     "adapter": "Merge an adapter into its encoder.",

@@ -89,16 +89,37 @@ def fetch_list(address: str, file: str, *, progress: bool = True, sha256: str | 
     return _fetch(address, cache_folder() / "lists" / file, _check_text, progress, sha256)
 
 
-def _fetch(address: str, path: Path, check: Check, progress: bool, sha256: str | None) -> Path:
+def fetch_file(address: str, path: Path, *, progress: bool = True) -> Path:
+    """A file of a corpus, downloaded as `fetch` does, to a place outside of the cache.
+
+    Of these, which may be large, no digest is kept; one that is there is not read again.
+
+    Args:
+        address: of the file; `VOXNEST_MIRROR` takes the place of all before its name.
+        path: where it goes; its name is the one it has in a mirror.
+        progress: show a bar on stderr.
+
+    Raises:
+        CheckpointError: as `fetch`; its `__cause__` is the `HTTPError` of a server that refuses.
+        ConfigError: as `fetch`.
+    """
+    check = _check_text if path.suffix in (".csv", ".txt") else _check_bytes
+    return _fetch(address, path, check, progress, None, remember=False)
+
+
+def _fetch(
+    address: str, path: Path, check: Check, progress: bool, sha256: str | None, *, remember: bool = True
+) -> Path:
     try:
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{path}.lock"):
                 if not path.exists():  # another process may have been here meanwhile
-                    _download(_mirrored(address, path.name), path, check, progress, sha256)
+                    _download(_mirrored(address, path.name), path, check, progress, sha256, remember)
                     return path
-        check_digest(path, sha256)
-        _check_recorded(path, file_digest(path))
+        if remember:
+            check_digest(path, sha256)
+            _check_recorded(path, file_digest(path))
     except OSError as error:
         raise CheckpointError(error.filename or path, f"cannot be written or read: {error.strerror}") from error
     return path
@@ -144,7 +165,7 @@ def _mirrored(address: str, name: str) -> str:
     return mirror.rstrip("/") + "/" + name
 
 
-def _download(address: str, path: Path, check: Check, progress: bool, sha256: str | None) -> None:
+def _download(address: str, path: Path, check: Check, progress: bool, sha256: str | None, remember: bool) -> None:
     part = _Part(path, address, check)
     columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
@@ -172,7 +193,7 @@ def _download(address: str, path: Path, check: Check, progress: bool, sha256: st
                 kept = "; what has come is kept for the next try" if part.size else ""
                 raise CheckpointError(address, problem, f"a whole file{kept}{_elsewhere(path)}")
             time.sleep(BACKOFF * 2 ** max(failures - 1, 0))
-    part.finish(sha256)
+    part.finish(sha256, remember)
 
 
 def _elsewhere(path: Path) -> str:
@@ -260,16 +281,17 @@ class _Part:
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(self.file)) from error
 
-    def finish(self, sha256: str | None) -> None:
-        """Verify, record the digest, and give the file its name."""
+    def finish(self, sha256: str | None, remember: bool) -> None:
+        """Verify, record the digest if it is to be remembered, and give the file its name."""
         try:
             if self.total is not None and self.size != self.total:
                 raise CheckpointError(self.address, f"{self.size} bytes", f"{self.total}")
             self.check(self.file, self.address)
-            digest = file_digest(self.file)
-            if sha256 is not None and digest != sha256.lower():
-                raise CheckpointError(self.address, f"SHA-256 is {digest}", sha256.lower())
-            _check_recorded(self.path, digest, downloaded=True)
+            if remember:
+                digest = file_digest(self.file)
+                if sha256 is not None and digest != sha256.lower():
+                    raise CheckpointError(self.address, f"SHA-256 is {digest}", sha256.lower())
+                _check_recorded(self.path, digest, downloaded=True)
         except CheckpointError:
             self.restart()
             raise
@@ -308,6 +330,14 @@ def _check_text(file: Path, address: str) -> None:
         start = opened.read(256)
     if b"\0" in start or start.lstrip().startswith(b"<") or not start.strip():
         raise CheckpointError(address, f"the server sent something else, {start[:16]!r}...", "a list, as lines of text")
+
+
+def _check_bytes(file: Path, address: str) -> None:
+    """Nor as a piece of an archive, of which nothing else is known."""
+    with file.open("rb") as opened:
+        start = opened.read(64)
+    if start.lstrip().startswith(b"<") or not start:
+        raise CheckpointError(address, f"the server sent something else, {start[:16]!r}...", "an archive")
 
 
 def _validator(headers: http.client.HTTPMessage) -> str | None:
