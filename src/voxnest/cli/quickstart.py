@@ -52,8 +52,8 @@ def quickstart(
 
     from voxnest.cli.app import app
     from voxnest.cli.config import find_config
-    from voxnest.cli.progress import progress_bar
     from voxnest.errors import ConfigError, one_of
+    from voxnest.progress import progress_bar
     from voxnest.training.quickstart import planning, running
     from voxnest.training.quickstart.pieces import CORPORA, with_prefix
 

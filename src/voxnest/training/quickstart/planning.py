@@ -234,7 +234,7 @@ def look(piece: Piece, root: Path) -> State:
     whole = tuple(path.exists() for path in paths)
     fetched = tuple(_size(path) or _size(path.with_name(path.name + ".part")) for path in paths)
     corpus = root / piece.corpus
-    found = walk(corpus) if corpus.is_dir() else []
+    found = list(walk(corpus)) if corpus.is_dir() else []
     return State(piece, fetched, whole, len(found), frozenset(path.partition("/")[0] for path in found))
 
 
