@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import typer
 
 from voxnest.cli.options import MODEL_HELP, Cache, Device, Json, Precision, Root, Runtime
-
-if TYPE_CHECKING:
-    from voxnest.evaluation import EvaluationReport, TrialSet
-    from voxnest.evaluation.cohorts import Method
-    from voxnest.models.embedder import Embedder
-    from voxnest.scoring import PLDA
-
 
 LONGEST_WINDOW = 60.0
 
@@ -132,6 +124,7 @@ def evaluate(
     from rich.console import Console
     from rich.markup import escape
 
+    from voxnest.cli.evaluation_runs import Cohorts, evaluate_models, load_models
     from voxnest.cli.evaluation_tables import print_missing, print_report
     from voxnest.cli.identification import print_identification
     from voxnest.cli.results import give_json
@@ -199,7 +192,9 @@ def evaluate(
     if scores:
         reports = {str(path): evaluate_scores(path, trials, root, interval) for path in dict.fromkeys(scores)}
     else:
-        encoders = _load(list(map(str, names)), dim, {"runtime": runtime, "precision": precision, "device": device})
+        encoders = load_models(
+            list(map(str, names)), dim, {"runtime": runtime, "precision": precision, "device": device}
+        )
         try:
             if protocol is not None:
                 assert root is not None
@@ -217,10 +212,10 @@ def evaluate(
         if listed.missing:
             print_missing(listed.missing, notes)
         methods: Any = tuple(each.value for each in norm or [Norm.AS])
-        cohorts = _Cohorts(cohort, methods, top_n, cohort_speakers) if cohort else None
+        cohorts = Cohorts(cohort, methods, top_n, cohort_speakers) if cohort else None
         describe = report is not None
         pldas = {name: load_plda(plda, encoder) for name, encoder in encoders.items()} if plda else {}
-        reports, cards = _run(
+        reports, cards = evaluate_models(
             encoders, listed, dim, interval, window or None, cohorts, pldas, describe=describe, keep=cache
         )
 
@@ -239,83 +234,3 @@ def evaluate(
     if report:
         save_report(reports, report, tables=further_tables(reports), cards=cards, audio=audio)
         console.print(f"report: {report / 'report.html'}", soft_wrap=True)
-
-
-class _Cohorts(NamedTuple):
-    """What `--cohort` and its kin say."""
-
-    source: Path
-    methods: tuple[Method, ...]
-    top_n: int
-    speakers: bool
-
-
-def _load(models: list[str], dims: list[int] | None, how: Mapping[str, Any]) -> dict[str, Embedder]:
-    """Load all models, as `load_encoder` is told to, before the first recording is read."""
-    from voxnest.evaluation.evaluating import check_dims
-    from voxnest.models.encoder import SpeakerEncoder
-    from voxnest.runtimes.loading import load_encoder
-
-    encoders: dict[str, Embedder] = {name: load_encoder(name, **how) for name in models}
-    found: dict[str, Embedder] = {}
-    for name, encoder in encoders.items():
-        check_dims(encoder, dims)
-        if isinstance(encoder, SpeakerEncoder):
-            found |= {f"{name}@{stage}": encoder.at_exit(int(stage)) for stage in encoder.exits}
-        found[name] = encoder
-    return found
-
-
-def _run(
-    encoders: dict[str, Embedder],
-    trials: TrialSet,
-    dims: list[int] | None,
-    interval: bool,
-    window: float | None,
-    cohorts: _Cohorts | None,
-    pldas: Mapping[str, PLDA],
-    *,
-    describe: bool,
-    keep: bool,
-) -> tuple[dict[str, EvaluationReport], dict[str, dict[str, str]]]:
-    """Evaluate models, and describe them if it is wanted."""
-    from dataclasses import replace
-
-    from voxnest.evaluation import Cohort, describe_encoder, load_cohort
-    from voxnest.evaluation import evaluate as run
-    from voxnest.hub.checkpoint import find_metadata
-    from voxnest.inference.cache import EmbeddingCache
-    from voxnest.progress import progress_bar
-    from voxnest.runtimes.engine import Engine
-
-    reports, cards = {}, {}
-    for name, encoder in encoders.items():
-        cache = EmbeddingCache(encoder, window) if keep else None
-        cohort = None
-        if cohorts:
-            with progress_bar("embedding the cohort") as progress:
-                matrix = load_cohort(
-                    encoder,
-                    cohorts.source,
-                    speakers=cohorts.speakers,
-                    window=window,
-                    cache=cache,
-                    progress=progress,
-                )
-            cohort = Cohort(matrix, cohorts.methods, cohorts.top_n)
-        with progress_bar("embedding") as progress:
-            found = run(
-                *(encoder, trials),
-                dims=dims,
-                progress=progress,
-                interval=interval,
-                window=window,
-                cohort=cohort,
-                plda=pldas.get(name),
-                cache=cache,
-            )
-        reports[name] = replace(found, model=name)
-        if describe:
-            told = encoder.description.card if isinstance(encoder, Engine) else find_metadata(name)
-            cards[name] = describe_encoder(encoder, told)
-    return reports, cards
