@@ -178,7 +178,7 @@ def test_a_run_that_is_killed_at_any_moment_loses_and_repeats_nothing(audio: Pat
         process = multiprocessing.get_context("fork").Process(target=_slowly, args=(audio, tmp_path / "out"))
         process.start()
         process.join(draw.uniform(0.03, 0.25))
-        os.kill(process.pid or 0, signal.SIGKILL)
+        process.kill()
         process.join()
         statuses.append(process.exitcode)
         if process.exitcode == 0:

@@ -32,7 +32,7 @@ def model(monkeypatch, tmp_path):
     monkeypatch.setattr(
         checkpoint,
         "load_encoder",
-        lambda given, device: encoders(device) if given == str(path) else load(given, device=device),
+        lambda given, device, **how: encoders(device) if given == str(path) else load(given, device=device, **how),
     )
     return path
 

@@ -263,9 +263,9 @@ def test_ctrl_c_in_a_long_recording_ends_soon_and_leaves_nothing(folder: Path, t
         for _ in range(180):
             file.write(noise)
     code = (
-        "from voxnest.inference import embedding; from voxnest.cli.main import main\n"
-        "read = embedding.read_audio\n"
-        "embedding.read_audio = lambda *a, **k: print('reading', flush=True) or read(*a, **k)\n"
+        "from voxnest.inference import pipeline; from voxnest.cli.main import main\n"
+        "read = pipeline.read_audio\n"
+        "pipeline.read_audio = lambda *a, **k: print('reading', flush=True) or read(*a, **k)\n"
         "main()"
     )
     arguments = ["embed", "long.wav", "-m", str(folder / "model.safetensors"), "-o", "out.npz"]

@@ -78,7 +78,7 @@ def test_a_dry_run_prints_the_plan_and_leaves_nothing(write, run, tmp_path):
     assert (status, errors) == (0, "")
     rows = {line[:11].strip(): line[12:] for line in output.splitlines()}
     assert rows["corpus"].startswith("4 speakers · 12 utterances")
-    assert "parameters trained · 0 frozen" in rows["model"]
+    assert "parameters trained · 1 frozen" in rows["model"], "the weight of a sum of one map"
     assert rows["training"] == "4 steps · 4 steps an epoch"
     assert "GB: " in rows["memory"]
     assert "an epoch" in rows["time"]

@@ -219,7 +219,7 @@ def models(monkeypatch, tmp_path):
     import voxnest.hub.checkpoint as checkpoint
 
     paths = [str(tmp_path / f"{name}.safetensors") for name in ("one", "two")]
-    monkeypatch.setattr(checkpoint, "load_encoder", lambda given, device: ToneEncoder().eval())
+    monkeypatch.setattr(checkpoint, "load_encoder", lambda given, **how: ToneEncoder().eval())
     monkeypatch.setattr(checkpoint, "find_metadata", lambda given: {"step": 3})
     return paths
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as L
 import numpy as np
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from voxnest.crops.dataset import CropRequest
-from voxnest.training.data import SpeakerData
+from voxnest.training.data import BatchStream, SpeakerData
 from voxnest.training.module import TrainingModule
 
 if TYPE_CHECKING:
@@ -44,16 +44,16 @@ class Bench:
         self.module.to(self.device).train()
         self.optimizer = self.module.configure_optimizers()
 
-    def batch(self, size: int) -> dict[str, Tensor]:
+    def batch(self, size: int) -> dict[str, Any]:
         """The first crops of the training, at the longest that it has."""
         crops, options = self.data.crops, self.config.crops
         positions = np.arange(size) % len(crops)
-        duration = max([options.duration, *options.lengthen.values()])
-        return dict(crops.read(CropRequest(0, duration, positions, crops.plan()[positions])))
+        duration = max(options.durations or [options.duration, *options.lengthen.values()])
+        return {**crops.read(CropRequest(0, duration, positions, crops.plan()[positions])), "seconds": duration}
 
-    def step(self, batch: Mapping[str, Tensor]) -> None:
+    def step(self, batch: Mapping[str, Any]) -> None:
         """Forward, backward and a step of the optimizer, in the order of Lightning."""
-        placed = {name: value.to(self.device) for name, value in batch.items() if isinstance(value, Tensor)}
+        placed = {name: value.to(self.device) if isinstance(value, Tensor) else value for name, value in batch.items()}
         with self.trainer.precision_plugin.train_step_context():
             loss = self.module.training_step(placed, 0)
         self.optimizer.zero_grad()
@@ -71,7 +71,7 @@ class Bench:
     def seconds_per_batch(self, count: int = 4) -> float:
         """Of a real batch and its step, with the waiting for it: the median of a few after the first."""
         times, before = [], time.perf_counter()
-        for batch in islice(iter(self.data.loader), count + 1):
+        for batch in islice(BatchStream(self.data.crops, self.data.loader, self.config.crops), count + 1):
             self.step(batch)
             if self.device.type == "cuda":
                 torch.cuda.synchronize(self.device)
