@@ -1,5 +1,6 @@
 """Rewritten graphs give what the given ones give, channels first, and the given ones stay as they are."""
 
+import io
 from functools import cache
 from typing import Any
 
@@ -15,6 +16,7 @@ from voxnest.models.blocks_1d import TimeContext
 from voxnest.models.layers import BatchNorm, TimeFrequencyConv
 from voxnest.models.redimnet_blocks import ConvNeXtBlock, ResidualBlock, WeightedSum
 from voxnest.runtimes.graph import fold_constants, optimize, remove_unused, suit_groups
+from voxnest.runtimes.shapes import simplify
 
 BINS, CHANNELS = 6, 8
 
@@ -47,7 +49,7 @@ class Network(nn.Module):
         """`[batch, bins, frames]` to `[batch, 2 * bins * channels]`."""
         first = self.norm(self.stem(features.transpose(1, 2).unsqueeze(-1))).flatten(2)
         image = self.weigh([first, first.tanh()]).unflatten(-1, (BINS, CHANNELS))
-        image = self.patch(image.reshape(*image.shape[:2], BINS // 2, 2 * CHANNELS))
+        image = self.patch(image.flatten(2).unflatten(-1, (BINS // 2, 2 * CHANNELS)))
         second = self.context(self.squeeze(self.blocks(image)).flatten(2))
         return self.pooling(self.weigh([first, second]))
 
@@ -61,12 +63,14 @@ def exported() -> tuple[nn.Module, Any]:
         for value in (*network.parameters(), *network.buffers()):
             if value.is_floating_point():
                 value.add_(0.2 * torch.rand_like(value))
-    dynamic = {0: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.DYNAMIC}
-    program = torch.onnx.export(
-        network, (torch.randn(2, BINS, 40),), dynamo=True, opset_version=20, dynamic_shapes=(dynamic,), verbose=False
+    traced, free = io.BytesIO(), {0: "batch", 2: "frames"}
+    torch.onnx.export(
+        *(network, (torch.randn(2, BINS, 40),), traced),
+        **{"dynamo": False, "opset_version": 20, "input_names": ["features"], "output_names": ["pooled"]},
+        dynamic_axes={"features": free, "pooled": {0: "batch"}},
     )
-    assert program is not None
-    return network, program.model_proto
+    examples = [np.random.default_rng(0).standard_normal(size, np.float32) for size in ((1, BINS, 30), (2, BINS, 47))]
+    return network, simplify(onnx.load_from_string(traced.getvalue()), examples)
 
 
 def run(model: Any, features: Tensor) -> np.ndarray:

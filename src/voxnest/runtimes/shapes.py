@@ -21,15 +21,15 @@ FREE = 0
 """Stands for a size that depends on the waveform."""
 
 
-def simplify(model: onnx.ModelProto, waveforms: Sequence[np.ndarray]) -> onnx.ModelProto:
+def simplify(model: onnx.ModelProto, inputs: Sequence[np.ndarray]) -> onnx.ModelProto:
     """The same function, with constants computed, the shapes of all values, and reshapes to constant sizes.
 
     Args:
-        model: from `waveform` to `embedding`.
-        waveforms: two or more, `[batch, samples]` float32, that differ in both sizes.
+        model: of one input.
+        inputs: two or more, such as waveforms `[batch, samples]` float32, that differ in all sizes that are free.
     """
     model = _constants_folded(model)
-    values = observe(model, waveforms)
+    values = observe(model, inputs)
     graph = model.graph
     del graph.value_info[:]
     graph.value_info.extend(
@@ -49,7 +49,7 @@ class Value(NamedTuple):
 
     Attributes:
         kind: ONNX's number of its type.
-        sizes: of each axis, for every waveform.
+        sizes: of each axis, for every input.
     """
 
     kind: int
@@ -57,11 +57,11 @@ class Value(NamedTuple):
 
     @property
     def shape(self) -> list[int]:
-        """With `FREE` for sizes that were not the same for all waveforms."""
+        """With `FREE` for sizes that were not the same for all inputs."""
         return [sizes[0] if len(set(sizes)) == 1 else FREE for sizes in self.sizes]
 
 
-def observe(model: onnx.ModelProto, waveforms: Sequence[np.ndarray]) -> dict[str, Value]:
+def observe(model: onnx.ModelProto, inputs: Sequence[np.ndarray]) -> dict[str, Value]:
     """Run a graph, and tell of every value that has the same number of axes each time."""
     ort = import_extra("onnxruntime", "onnx")
     inferred = onnx.shape_inference.infer_shapes(model).graph
@@ -75,8 +75,9 @@ def observe(model: onnx.ModelProto, waveforms: Sequence[np.ndarray]) -> dict[str
     session = ort.InferenceSession(probe.SerializeToString(), _options(ort), providers=["CPUExecutionProvider"])
     wanted = [output.name for output in session.get_outputs()]
     seen: dict[str, list[tuple[int, ...]]] = {}
-    for waveform in waveforms:
-        found = {"waveform": waveform, **dict(zip(wanted, session.run(wanted, {"waveform": waveform}), strict=True))}
+    source = model.graph.input[0].name
+    for given_input in inputs:
+        found = {source: given_input, **dict(zip(wanted, session.run(wanted, {source: given_input}), strict=True))}
         for name, value in found.items():
             seen.setdefault(name, []).append(np.shape(value))
     return {
