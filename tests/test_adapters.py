@@ -195,6 +195,15 @@ def test_head_and_norms_learn_as_a_whole_if_asked(start, tmp_path):
     assert abs(base.encode(waveform) - merged.encode(waveform)).max() < 1e-5
 
 
+def test_the_mean_of_the_last_weights_is_a_plain_encoder_too(start, tmp_path):
+    train_adapter(start, tmp_path / "run", "trainer.average_last=2", "trainer.val_every_steps=2")
+    mean = load_encoder(tmp_path / "run" / "average.safetensors")
+    merged = load_encoder(tmp_path / "run" / "last.safetensors")
+    assert set(mean.state_dict()) == set(merged.state_dict())
+    waveform = torch.randn(1, 16000).numpy()
+    assert 0 < abs(mean.embed(waveform) - merged.embed(waveform)).max() < 1
+
+
 def test_a_run_of_an_adapter_that_died_continues_as_if_it_had_not(start, tmp_path):
     def losses(folder: Path) -> list[str]:
         with (folder / "metrics.csv").open() as file:

@@ -116,4 +116,8 @@ def make_plain(encoder: nn.Module) -> None:
     """Write the changes into the weights: the encoder is then what it was, with other weights."""
     for _, module in list(matrices(encoder)):
         if parametrize.is_parametrized(module, "weight"):
-            parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
+            # Not by torch's own removal: it changes the class, which a copy shares with what it is a copy of.
+            weight = nn.Parameter(module.weight.detach().clone(), requires_grad=False)
+            module.__class__ = parametrize.type_before_parametrizations(module)
+            del module._modules["parametrizations"]
+            module.register_parameter("weight", weight)

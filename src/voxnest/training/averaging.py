@@ -58,7 +58,8 @@ class LastWeights(L.Callback):
         """Keep what was validated, and drop the oldest."""
         module: TrainingModule = pl_module  # type: ignore[assignment]
         if module.validation is not None and trainer.is_global_zero:
-            save_encoder(module.encoder, self._path(trainer.global_step), classifier=module.classifier())
+            encoder = module.adapting.merged() if module.adapting else module.encoder
+            save_encoder(encoder, self._path(trainer.global_step), classifier=module.classifier())
             self._keep(self._steps()[-self.config.trainer.average_last :])
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
