@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 def quickstart(
     corpus: Annotated[str, typer.Argument(metavar="CORPUS", help="voxceleb.")],
+    root: Annotated[Path, typer.Option(metavar="DIR", help="Where everything goes.")],
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Of the configuration, as in voxnest train.")
     ] = None,
-    root: Annotated[Path, typer.Option(metavar="DIR", help="Where everything goes.")] = ...,  # type: ignore[assignment]
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan, and do nothing.")] = False,
     config: Annotated[
         Path | None,

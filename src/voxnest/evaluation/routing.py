@@ -15,9 +15,9 @@ from voxnest.errors import CheckpointError, ConfigError
 from voxnest.evaluation.metrics import compute_eer
 from voxnest.evaluation.trial_sets import TrialSet, embed_trials, find_trials
 from voxnest.files import atomic_write, writing
-from voxnest.hub.checkpoint import load_encoder
 from voxnest.inference.cache import EmbeddingCache
 from voxnest.inference.embedding import Progress, embed_files
+from voxnest.runtimes.loading import load_encoder
 from voxnest.scoring import cosine_similarity, fit_calibration
 from voxnest.scoring.arrays import Floats
 from voxnest.scoring.calibration import SCORE

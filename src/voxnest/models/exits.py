@@ -48,10 +48,6 @@ class Exit(nn.Module):
         super().__init__()
         self.pooling, self.head = pooling, head
 
-    def forward(self, frames: Tensor) -> Tensor:
-        """`[batch, frames, channels]` to the full embedding `[batch, dim]`."""
-        return self.head(self.pooling(frames))
-
 
 def make_exits(config: Any, backbone: Backbone) -> nn.ModuleDict:
     """The exits that a configuration (an `EncoderSettings`) asks for.
