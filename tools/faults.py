@@ -94,7 +94,7 @@ FAULTS: tuple[tuple[str, str, str, str], ...] = (
     ("training/averaging.py", ".mean(dim=0)", ".amax(dim=0)", "training_nesting.py -k average"),
     ("training/distillation.py", "[different]", "", "training_nesting.py -k relations"),
     ("crops/loading.py", "durations[batch]", "durations[0]", "training_nesting.py -k share"),
-    ("training/module.py", "sub_centers=loss.sub_centers, ", "", MUON),
+    ("training/criterion.py", "loss.sub_centers if", "3 if", MUON),
     # Muon's matrices.
     ("training/module.py", "min(parameter.shape) >= 8", "min(parameter.shape) >= 1", MUON),
     ("training/module.py", "min(parameter.shape) >= 8", "min(parameter.shape) > 8", MUON),
@@ -104,7 +104,7 @@ FAULTS: tuple[tuple[str, str, str, str], ...] = (
     ("training/optimizers.py", "(state_dict)\n        self._share()", "(state_dict)", MUON),
     # A residual branch times zero, in each family.
     ("models/redimnet_blocks.py", 'return x + (self.norm(y) if', 'return x + 0 * (self.norm(y) if', EVERY),
-    ("models/redimnet_blocks.py", "F.relu(self.se(y) + x)", "F.relu(0 * self.se(y) + x)", EVERY),
+    ("models/redimnet_blocks.py", "F.relu(self.se(y) + x, ", "F.relu(0 * self.se(y) + x, ", EVERY),
     ("models/blocks_1d.py", "return x + self.expand(self.context", "return x + 0 * self.expand(self.context", EVERY),
     ("models/blocks_1d.py", "self.norm(x + self.attention(x))", "self.norm(x + 0 * self.attention(x))", EVERY),
     ("models/blocks_1d.py", "self.final_norm(x + self._feed", "self.final_norm(x + 0 * self._feed", EVERY),
@@ -140,16 +140,16 @@ FAULTS: tuple[tuple[str, str, str, str], ...] = (
     ("scoring/logistic.py", "solution[-1] - weights @ mean", "solution[-1]", LLRS),
     ("scoring/logistic.py", "(1 - prior) / counts[1]", "(1 - prior) / counts[0]", LLRS),
     ("scoring/logistic.py", "math.log(prior / (1 - prior)), penalty", "0.0, penalty", LLRS),
-    ("scoring/calibration.py", "rate * (len(values) + 1)", "rate * (len(values) + 101)", LLRS),
+    ("scoring/calibration.py", "rate * (nontargets + 1)", "rate * (nontargets + 101)", LLRS),
     ("scoring/calibration.py", "np.nextafter(highest, np.inf)", "highest", LLRS),
     ("scoring/plda.py", "(1 / total - total / determinant) / 2", "(1 / total - total / determinant)", LLRS),
     ("scoring/plda.py", "moments = chosen.sum() * uncertain + ", "moments = ", LLRS),
     ("scoring/cosine.py", ".mean(axis=1)", "[:, 0]", "calibration.py"),
     # Trial lists.
-    ("corpora/trials.py", "            label, enrollment, test =", "            label, test, enrollment =", LISTS),
+    ("corpora/trials.py", "label, fields[0], fields[1]", "label, fields[1], fields[0]", LISTS),
     ("corpora/trials.py", 'if name.split() != [name]:', 'if " " in name:', LISTS),
     ("corpora/trials.py", '"utf-8-sig" if number == 1 else "utf-8"', '"utf-8"', LISTS),
-    ("corpora/trials.py", "line.split(maxsplit=3)", "line.split(maxsplit=2)", LISTS),
+    ("corpora/trials.py", "split(maxsplit=3)", "split(maxsplit=2)", LISTS),
     ("corpora/trials.py", "np.arange(1, size + 1)", "np.arange(size)", LISTS),
     # Crops.
     ("crops/dataset.py", "max(length - count + 1, 0)", "max(length, 0)", CROPS),
