@@ -164,7 +164,7 @@ def test_a_shard_that_was_written_and_not_noted_is_written_again(
 def _slowly(audio: Path, output: Path) -> None:
     class Slow(ToneEncoder):
         def forward(self, *arguments: object, **options: object) -> object:
-            time.sleep(0.005)
+            time.sleep(0.02)  # 30 recordings, two at a time: longer than the first of the kills waits
             return super().forward(*arguments, **options)
 
     embed_to_folder(Slow, [str(audio)], output, shard_size=2, jobs=2)
@@ -174,10 +174,10 @@ def _slowly(audio: Path, output: Path) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="processes that fork")
 def test_a_run_that_is_killed_at_any_moment_loses_and_repeats_nothing(audio: Path, tmp_path: Path) -> None:
     draw, statuses = random.Random(time.time_ns()), list[int | None]()
-    for _ in range(40):
+    for longest in (0.2, *[0.35] * 14):
         process = multiprocessing.get_context("fork").Process(target=_slowly, args=(audio, tmp_path / "out"))
         process.start()
-        process.join(draw.uniform(0.03, 0.25))
+        process.join(draw.uniform(0.03, longest))
         process.kill()
         process.join()
         statuses.append(process.exitcode)
