@@ -1,0 +1,75 @@
+"""Error rates of encoders on one trial list, and ratios of them with intervals: shared by the benchmarks here."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from voxnest.audio import audio_info
+from voxnest.corpora.manifest import Utterance
+from voxnest.corpora.trials import find_root, find_speakers, index_trials, read_trials
+from voxnest.evaluation import compute_eer, metric_replicates
+from voxnest.inference.embedding import embed_spans
+from voxnest.inference.pipeline import Span
+from voxnest.models.encoder import SpeakerEncoder
+from voxnest.scoring import score_indexed
+
+DIMS = (8, 16, 32, 64, 128)
+Rates = dict[int, tuple[float, np.ndarray]]
+"""Size of prefix -> EER and its replicates."""
+
+
+class Trials:
+    """A trial list, and the error rates of encoders on it.
+
+    Args:
+        path: of the list.
+        seconds: of each recording, from its middle; whole recordings if None.
+    """
+
+    def __init__(self, path: Path, seconds: float | None = None) -> None:
+        listed = read_trials(path)
+        self.indexed, root = index_trials(listed), find_root(path, listed)
+        self.spans = {name: _middle(root / name, seconds) for name in self.indexed.names}
+        speakers = find_speakers(self.indexed)
+        self.sides = speakers[self.indexed.enrollment], speakers[self.indexed.test]
+
+    def without_these_speakers(self, speech: Sequence[Utterance]) -> list[Utterance]:
+        """Utterances of others. Folders of a run's held-out speakers are called NUMBER-SPEAKER."""
+        own = {name.split("/")[0].partition("-")[2] for name in self.indexed.names}
+        return [utterance for utterance in speech if utterance.speaker not in own]
+
+    def rates(self, encoder: SpeakerEncoder) -> Rates:
+        """EER of every prefix in `DIMS` that the encoder was made for or can be cut to, and of the whole embedding."""
+        embeddings = embed_spans(encoder, self.spans)
+        dims = [*(dim for dim in DIMS if dim < encoder.embedding_dim), encoder.embedding_dim]
+        scores = score_indexed(np.stack([embeddings[name] for name in self.indexed.names]), self.indexed, dims)
+        labels = self.indexed.labels
+        return {
+            dim: (compute_eer(values, labels)[0], metric_replicates(values, labels, *self.sides))
+            for dim, values in scores.items()
+        }
+
+
+def _middle(path: Path, seconds: float | None) -> Span:
+    if seconds is None:
+        return Span(path)
+    whole = audio_info(path).duration
+    return Span(path, max(0.0, whole - seconds) / 2, min(seconds, whole))
+
+
+def mean_rate(found: Sequence[Rates], dim: int) -> float:
+    """Of several seeds."""
+    return float(np.mean([rates[dim][0] for rates in found]))
+
+
+def ratio(above: Sequence[Rates], dim: int, below: Sequence[Rates], other: int) -> str:
+    """Ratio of mean error rates, at sizes `dim` and `other`, and its 95% interval over draws of the speakers."""
+    drawn = (
+        np.mean([rates[dim][1] for rates in above], axis=0),
+        np.mean([rates[other][1] for rates in below], axis=0),
+    )
+    with np.errstate(divide="ignore", invalid="ignore"):
+        value, ratios = np.divide(mean_rate(above, dim), mean_rate(below, other)), np.divide(*drawn)
+    low, high = np.nanquantile(ratios, [0.025, 0.975])
+    return f"{value:.2f} ({low:.2f} to {high:.2f})"
