@@ -2,16 +2,19 @@
 
 Bytes of a step are a line over the crops in a batch: what is always there (weights, gradients, the optimizer's state)
 and what each crop adds (activations, kept for the backward pass). Two real steps of different sizes give the line.
-What is counted are tensors: on a GPU by torch's allocator, on a CPU by torch's profiler.
+What is counted are tensors on a GPU, by torch's allocator. On a CPU it is the memory of the process, by the kernel:
+beside tensors there are the libraries' own buffers, and gaps in the heap, together a third more. Where the kernel does
+not tell (only Linux does), it is tensors again, by torch's profiler.
 """
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -92,7 +95,7 @@ def measure(bench: Bench, beside: float, sizes: Sequence[int] = SIZES) -> Memory
 
 
 def peak(device: torch.device, action: Callable[[], object]) -> float:
-    """The most bytes of tensors that were there during an action, above those before it."""
+    """The most bytes that were there during an action, above those before it; see above for what is counted."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         before = torch.cuda.memory_allocated(device)
@@ -100,9 +103,37 @@ def peak(device: torch.device, action: Callable[[], object]) -> float:
         action()
         torch.cuda.synchronize(device)
         return torch.cuda.max_memory_allocated(device) - before
+    if _forget_peak():
+        resident = resident_peak()
+        action()
+        return resident_peak() - resident
     with _without_stderr(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
         action()
     return peak_of(record)
+
+
+_PROCESS = Path("/proc/self")
+
+
+def _forget_peak() -> bool:
+    """Let the kernel note the most memory of this process anew, from what it needs now; False: it does not."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)  # what the heap keeps of earlier steps would be taken for what was needed
+    try:
+        (_PROCESS / "clear_refs").write_text("5")
+        return resident_peak() > 0
+    except OSError:
+        return False
+
+
+def resident_peak() -> float:
+    """The most bytes that this process has held, since its start or since it was told to note them anew; 0: unknown."""
+    try:
+        status = (_PROCESS / "status").read_text()
+    except OSError:
+        return 0.0
+    lines = [line.split() for line in status.splitlines() if line.startswith("VmHWM:")]
+    return 1024.0 * int(lines[0][1]) if lines else 0.0
 
 
 @contextmanager
