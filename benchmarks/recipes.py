@@ -48,7 +48,7 @@ class Recipe:
     settings: tuple[str, ...] = ()
 
 
-_TELEPHONE = ("data.train={folder}/telephone/train", "trainer.max_steps=200", "trainer.val_every_steps=200")
+_TELEPHONE = ("data.train={folder}/telephone/train", "trainer.max_steps=120", "trainer.val_every_steps=120")
 _MIXED = ("crops.durations={0.75: 1, 1.5: 1}",)
 RECIPES = {
     "further": Recipe(ADAPT),
