@@ -98,7 +98,13 @@ def main() -> None:
         voxnest("embed", VOICES / "train", "-o", options.folder / "teacher.npz", log=options.folder / "teacher.log")
     wanted = dict.fromkeys(name for each in options.only for name in EXPERIMENTS[each] if name is not None)
     with ThreadPoolExecutor(options.jobs) as pool:
-        list(pool.map(lambda run: train(*run), [(name, n, options.folder) for n in options.seeds for name in wanted]))
+        runs = [pool.submit(train, name, seed, options.folder) for seed in options.seeds for name in wanted]
+        try:
+            for run in runs:
+                run.result()
+        except BaseException:  # one has failed, or Ctrl-C: those under way keep a checkpoint, the others do not begin
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     for experiment in options.only:
         Console(width=140).print(compare(experiment, options))
 
