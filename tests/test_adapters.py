@@ -47,7 +47,7 @@ def changed(encoder: SpeakerEncoder, seed: int = 0) -> Adapter:
             for key, weight in weights.items()
         }
         bias = torch.randn_like(encoder.state_dict()["head.linear.bias"])
-    return Adapter(base_digest(encoder), encoder.name, pairs, 2.0, {"head.linear.bias": bias}, thresholds={32: 0.25})
+    return Adapter(base_digest(encoder), encoder.name, pairs, 2.0, {"head.linear.bias": bias}, thresholds={"32": 0.25})
 
 
 def test_auto_takes_what_a_change_makes_smaller_and_patterns_what_they_say(base):

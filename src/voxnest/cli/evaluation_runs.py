@@ -32,9 +32,8 @@ def load_models(models: list[str], dims: list[int] | None, how: Mapping[str, Any
     found: dict[str, Embedder] = {}
     for name, encoder in encoders.items():
         check_dims(encoder, dims)
-        if isinstance(encoder, SpeakerEncoder):
-            found |= {f"{name}@{stage}": encoder.at_exit(int(stage)) for stage in encoder.exits}
-        found[name] = encoder
+        parts = encoder.parts() if isinstance(encoder, SpeakerEncoder) else {None: encoder}
+        found |= {name if stage is None else f"{name}@{stage}": part for stage, part in parts.items()}
     return found
 
 
