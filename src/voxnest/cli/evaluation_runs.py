@@ -46,6 +46,7 @@ def evaluate_models(
     cohorts: Cohorts | None,
     pldas: Mapping[str, PLDA],
     *,
+    adapter: Path | None,
     describe: bool,
     keep: bool,
 ) -> tuple[dict[str, EvaluationReport], dict[str, dict[str, str]]]:
@@ -85,8 +86,9 @@ def evaluate_models(
                 plda=pldas.get(name),
                 cache=cache,
             )
-        reports[name] = replace(found, model=name)
+        label = f"{name} with {adapter.name}" if adapter else name
+        reports[label] = replace(found, model=label)
         if describe:
             told = encoder.description.card if isinstance(encoder, Engine) else find_metadata(name)
-            cards[name] = describe_encoder(encoder, told)
+            cards[label] = describe_encoder(encoder, told)
     return reports, cards

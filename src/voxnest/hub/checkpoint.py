@@ -178,6 +178,7 @@ def load_encoder(
     sha256: str | None = None,
     progress: bool = True,
     device: str | torch.device = "cpu",
+    adapter: str | Path | None = None,
 ) -> SpeakerEncoder:
     """The encoder of published weights, a file, or a directory: in eval mode.
 
@@ -193,10 +194,11 @@ def load_encoder(
         sha256: refuse a file with another digest.
         progress: show a download's progress on stderr.
         device: where to put it: "cpu", "cuda", "cuda:1", "mps", or "auto" for a GPU if there is one.
+        adapter: file of an adapter to use it with; see `SpeakerEncoder.load_adapter`.
 
     Raises:
         CheckpointError: if the file is missing, damaged, unsafe to read or of an unknown kind, its weights do not fit
-            or are not finite, or it cannot be downloaded.
+            or are not finite, or it cannot be downloaded; or the adapter is of another encoder.
         ConfigError: if no such weights are published (it lists those that are), or the device is not there.
 
     Examples:
@@ -208,6 +210,8 @@ def load_encoder(
     place = find_device(device)  # before anything is downloaded
     source, stage = split_exit(source)
     encoder = _load(source, train_type, dataset, sha256, progress).to(place)
+    if adapter is not None:
+        encoder.use_adapter(encoder.load_adapter(adapter))
     return encoder if stage is None else encoder.at_exit(stage)
 
 
