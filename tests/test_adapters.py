@@ -3,14 +3,17 @@
 import copy
 import csv
 import io
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from rich.console import Console
 from safetensors.torch import save_file
 
+import tones
 from test_training import SMALL, AfterStep, crash, make_corpus
 from voxnest import create_encoder, load_encoder, save_encoder
 from voxnest.errors import CheckpointError, ConfigError
@@ -47,7 +50,7 @@ def changed(encoder: SpeakerEncoder, seed: int = 0) -> Adapter:
             for key, weight in weights.items()
         }
         bias = torch.randn_like(encoder.state_dict()["head.linear.bias"])
-    return Adapter(base_digest(encoder), encoder.name, pairs, 2.0, {"head.linear.bias": bias}, thresholds={32: 0.25})
+    return Adapter(base_digest(encoder), encoder.name, pairs, 2.0, {"head.linear.bias": bias}, thresholds={"32": 0.25})
 
 
 def test_auto_takes_what_a_change_makes_smaller_and_patterns_what_they_say(base):
@@ -252,6 +255,43 @@ def test_the_command_merges_a_base_and_its_adapter(base, tmp_path, run):
     status, _, errors = run("adapter", "merge", output, adapter, "-o", tmp_path / "twice.safetensors")
     assert (status, errors.count("\n")) == (2, 1)
     assert "of another encoder" in errors
+
+
+def test_commands_take_a_base_with_its_adapter(base, tmp_path, run):
+    corpus = tones.make_corpus(tmp_path)
+    model, adapter, merged = (tmp_path / f"{name}.safetensors" for name in ("base", "loud.adapter", "merged"))
+    changed(base).save(adapter)
+    save_encoder(base, model)
+    base.load_adapter(adapter)
+    base.use_adapter("loud")
+    save_encoder(base, merged)
+
+    def evaluated(*words: object) -> dict:
+        output = tmp_path / "found.json"
+        status, printed, errors = run("evaluate", *words, "--trials", corpus / "trials.txt", "--json", output)
+        assert status == 0, errors
+        assert str(words[0]) in printed
+        return json.loads(output.read_text())
+
+    found = evaluated(model, "--adapter", adapter)
+    assert found["model"] == f"{model} with loud.adapter.safetensors"
+    assert found["dims"] == evaluated(merged)["dims"]
+    assert found["dims"]["32"]["verify"]["threshold"] == 0.25
+    assert found["dims"] != evaluated(model)["dims"]  # the cache does not mix them up
+    recordings = corpus / "s0" / "0.wav", corpus / "s1" / "0.wav"
+    assert run("embed", *recordings, "-m", model, "--adapter", adapter, "-o", tmp_path / "a.npz")[0] == 0
+    with np.load(tmp_path / "a.npz") as embeddings:
+        np.testing.assert_allclose(embeddings["embeddings"][0], base.encode(recordings[0])[0], rtol=1e-4, atol=1e-5)
+    answer = run("verify", *recordings, "-m", model, "--adapter", adapter, "--json")
+    assert json.loads(answer[1])["threshold"] == 0.25
+    for words, message in [
+        (("evaluate", merged, "--adapter", adapter, "--trials", corpus / "trials.txt"), "of another encoder"),
+        (("evaluate", model, merged, "--adapter", adapter, "--trials", corpus / "trials.txt"), "given with 2 models"),
+        (("verify", *recordings, "-m", "model.onnx", "--adapter", adapter), "exported model"),
+    ]:
+        status, _, errors = run(*words)
+        assert (status, errors.count("\n")) == (2, 1)
+        assert message in errors
 
 
 def test_copies_of_an_adapted_encoder_have_their_own_adapters(base, tmp_path):

@@ -91,7 +91,7 @@ def description(**changes: Any) -> Callable[[dict[str, Any]], str]:
         (description(thresholds={"16": float("nan")}), "threshold nan for '16'"),
         (description(thresholds={"16": float("inf")}), "threshold inf for '16'"),
         (description(thresholds={"sixteen": 0.4}), "threshold 0.4 for 'sixteen'"),
-        (description(thresholds={"32": 0.4}), "threshold for 32 numbers .expected one of 16, 64"),
+        (description(thresholds={"32": 0.4}), "threshold for '32' numbers .expected one of 16, 64"),
         (description(metadata=[1]), r"metadata \[1\]"),
     ],
 )

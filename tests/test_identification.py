@@ -246,7 +246,7 @@ def test_crops_of_kept_features_are_the_same_for_any_number_of_workers(kept: Fea
 def test_a_run_on_kept_features_learns_and_refuses_augmentation(manifest: Path, tmp_path: Path) -> None:
     data = {"features": str(tmp_path / "features"), "train": str(manifest), "validation": {}}
     path = settings(manifest, tmp_path / "kept", data=data, trainer={"max_steps": 30, "max_epochs": None})
-    assert train(load_config(path)).best[32] < 0.5
+    assert train(load_config(path)).best["32"] < 0.5
     with pytest.raises(ConfigError, match=r"augmentation.noise_probability 0.5; .*cannot be augmented|cannot be augm"):
         load_config(path, ["augmentation.noise_probability=0.5"])
 

@@ -15,6 +15,8 @@ import pytest
 import soundfile
 
 from release_server import ReleaseServer, serve
+from voxnest.cli.config import find_config
+from voxnest.cli.quickstart import _published
 from voxnest.errors import ConfigError, CorpusError, VoxnestError
 from voxnest.hub import download
 from voxnest.training.quickstart import pieces as table
@@ -178,6 +180,7 @@ def test_one_command_goes_from_nothing_to_a_training_and_again_finds_all_done(
     assert len(list((root / "voxceleb2" / "dev" / "aac").rglob("*.m4a"))) == SPEAKERS * UTTERANCES
     assert (root / "run" / "best.safetensors").exists()
     assert "tensorboard --logdir" in output
+    assert "expect    no error rates are published of redimnet-tiny" in output
     assert len(server.requests) == len(server.files)
 
     shutil.rmtree(root / "archives")  # as the command says that one may
@@ -198,6 +201,13 @@ def test_a_dry_run_tells_sizes_and_touches_nothing(
         assert text in output
     assert not (tmp_path / "vox").exists()
     assert server.requests == []
+
+
+def test_the_rates_that_are_published_of_the_model_are_told(tmp_path: Path) -> None:
+    plan = make_plan(CORPORA["voxceleb"](), tmp_path, find_config("quickstart"), ())
+    told = _published(plan)
+    assert "redimnet-b2, with AS-norm in brackets: Vox1-O 0.57 (0.52), Vox1-E 0.76 (0.74), Vox1-H 1.32 (1.27)" in told
+    assert told.endswith("source: arXiv 2407.18223, large-margin fine-tuned on VoxCeleb2")
 
 
 def test_the_true_table_has_the_official_numbers() -> None:

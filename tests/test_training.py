@@ -124,17 +124,17 @@ def test_a_run_leaves_encoders_checkpoints_metrics_and_how_it_was_made(configure
     folder = config.output
     assert load_config(folder / "config.yaml") == config
     assert result.step == 4
-    assert set(result.best) == {16, 32}
+    assert set(result.best) == {"16", "32"}
 
     encoder = load_encoder(folder / "best.safetensors")
     assert encoder.dims == (16, 32)
     metadata = read_metadata(folder / "last.safetensors")["metadata"]
     assert metadata["step"] == 4
-    assert metadata["eer"]["32"] == result.last[32]
+    assert metadata["eer"]["32"] == result.last["32"]
     assert set(encoder.thresholds) == {16, 32}
 
     assert len(losses(config)) == 4
-    assert column(config, "eer/32")[-1] == result.last[32]
+    assert column(config, "eer/32")[-1] == result.last["32"]
     assert column(config, "margin")[-1] == pytest.approx(0.2)
     assert list((folder / "tensorboard").glob("events*"))
     (start,) = json.loads((folder / "environment.json").read_text())["starts"]
@@ -188,7 +188,7 @@ class InValidation(L.Callback):
                 if first.acquire(blocking=False):
                     os.kill(os.getpid(), self.number)
 
-            self.remove = pl_module.encoder.register_forward_hook(send).remove
+            self.remove = pl_module.encoder.frontend.register_forward_hook(send).remove
 
     def on_validation_end(self, trainer, pl_module):
         if trainer.global_step == self.step:
@@ -259,8 +259,15 @@ def test_every_exit_learns_and_is_kept_and_a_run_may_begin_from_a_model_without(
     early = column(config, "loss/16@1")
     assert len(early) == 6
     assert early[-1] < early[0]
+    sizes = ["16", "32", "16@1", "32@1"]
+    rates = {size: column(config, f"eer/{size}")[-1] for size in sizes}
+    result = json.loads((config.output / "result.json").read_text())
+    metadata = read_metadata(config.output / "last.safetensors")
+    assert result["last"] == metadata["metadata"]["eer"] == rates
+    assert set(metadata["thresholds"]) == set(sizes)
     encoder = load_encoder(f"{config.output / 'last.safetensors'}@1")
     assert encoder.dims == (16, 32)
+    assert encoder.thresholds == {16: metadata["thresholds"]["16@1"], 32: metadata["thresholds"]["32@1"]}
     plain = configure(name="plain")
     quietly(plain)
     again = configure(stages, f"init_from={plain.output / 'last.safetensors'}", name="again")

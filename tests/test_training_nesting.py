@@ -159,7 +159,7 @@ def test_the_average_is_the_mean_of_the_last_validated_weights_and_has_its_own_e
     metadata = read_metadata(config.output / "average.safetensors")["metadata"]
     assert metadata["steps"] == [3, 4, 5]
     measured = evaluate(average, config.output / "validation" / "trials.txt").dims
-    assert {dim: found.eer for dim, found in measured.items()} == result.average
+    assert {str(dim): found.eer for dim, found in measured.items()} == result.average
     assert set(average.thresholds) == {8, 16, 32}
 
 

@@ -175,11 +175,11 @@ def test_two_processes_stop_in_a_validation_and_validate_when_they_continue(writ
     slow.write_text(
         "import sys, time\n"
         "from voxnest.training import module\n"
-        "evaluate = module.evaluate\n"
+        "evaluate = module.evaluate_exits\n"
         "def slowly(*a, **k):\n"
         "    print('validates', flush=True)\n"
         "    time.sleep(60)\n"
-        "module.evaluate = slowly\n"
+        "module.evaluate_exits = slowly\n"
         "from voxnest.cli.app import app\n"
         "app()\n"
     )

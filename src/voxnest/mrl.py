@@ -147,7 +147,7 @@ class ReDimNetMRL(SpeakerEncoder):
         projection = MatryoshkaProjection(encoder.head.linear.in_features, encoder.embedding_dim, encoder.dims)
         for name in ("norm", "linear", "out_norm"):
             setattr(projection, name, getattr(encoder.head, name))
-        parts = encoder.frontend, encoder.backbone, encoder.pooling, projection
+        parts = encoder.frontend, encoder.backbone, encoder.pooling, projection, encoder.exits
         super().__init__(*parts, architecture=encoder.architecture, name=encoder.name, config=encoder.config)
         self.embed_dim, self.mrl_dims = projection.max_embed_dim, projection.mrl_dims
         self.thresholds, self.calibration = dict(encoder.thresholds), dict(encoder.calibration)

@@ -31,7 +31,8 @@ def calibrate(
     device: Device = "auto",
     json: Json = None,
 ) -> None:
-    """Make scores evidence: fit log-likelihood ratios on trials, at every dimension, and keep them in a new model file.
+    """Make scores evidence: fit log-likelihood ratios on trials, at every dimension and exit, and keep them in a new
+    model file.
 
     voxnest verify then tells how likely one speaker is, and accepts at a wanted rate of false accepts; voxnest evaluate
     measures what that is worth. A file that is there already is never replaced.
@@ -46,6 +47,7 @@ def calibrate(
     from voxnest.files import check_output, is_stream
     from voxnest.hub.checkpoint import load_encoder, own_file, save_changed
     from voxnest.inference.cache import EmbeddingCache
+    from voxnest.models.exits import named
     from voxnest.progress import progress_bar
     from voxnest.scoring import TooFewTrials
 
@@ -64,28 +66,30 @@ def calibrate(
         raise ConfigError("--cohort", "without --measures cohort" if cohort else "nothing", "both, or neither of them")
     encoder = load_encoder(model, device=device)
     listed = find_trials(trials, root)
-    kept = EmbeddingCache(encoder) if cache else None
-    others = None
-    if cohort:
-        with progress_bar("embedding the cohort") as progress:
-            others = load_cohort(encoder, cohort, cache=kept, progress=progress)
-    with progress_bar("embedding") as progress:
-        found = run(encoder, listed, measures=wanted, cohort=others, cache=kept, progress=progress)
-    encoder.calibration = found
+    for stage, part in encoder.parts().items():
+        kept = EmbeddingCache(part) if cache else None
+        others = None
+        if cohort:
+            with progress_bar("embedding the cohort") as progress:
+                others = load_cohort(part, cohort, cache=kept, progress=progress)
+        with progress_bar("embedding") as progress:
+            fitted = run(part, listed, measures=wanted, cohort=others, cache=kept, progress=progress)
+        encoder.ends[stage].calibration = fitted
     save_changed(encoder, model, output, {"calibration": {"trials": str(trials), "measures": wanted}})
+    found = named({stage: end.calibration for stage, end in encoder.ends.items()})
     first = next(iter(found.values()))
-    if give_json({str(dim): calibration.llr.to_dict() for dim, calibration in found.items()}, json):
+    if give_json({size: calibration.llr.to_dict() for size, calibration in found.items()}, json):
         return
     console = Console(stderr=is_stream(output), markup=False, highlight=False, soft_wrap=True)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for heading in ("dim", "score at\neven odds", "llr for\n1% FA", "llr for\n0.1% FA"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for dim, calibration in found.items():
+    for size, calibration in found.items():
         llr = calibration.llr
         even = f"{-llr.offset / llr.weights['score']:.4f}" if not calibration.measures else "-"
         limits = [calibration.false_accepts(rate) for rate in (0.01, 0.001)]
         cells = ("too few" if isinstance(limit, TooFewTrials) else f"{limit.threshold:+.2f}" for limit in limits)
-        table.add_row(str(dim), even, *cells)
+        table.add_row(size, even, *cells)
     console.print(table)
     console.print(f"fitted on {first.llr.targets:,} target and {first.llr.nontargets:,} non-target trials")
     console.print(f"{output}: {model}, calibrated")

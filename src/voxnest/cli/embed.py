@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from voxnest.cli.options import Device, Dim, Model, Precision, Runtime
+from voxnest.cli.options import Adapter, Device, Dim, Model, Precision, Runtime
 
 if TYPE_CHECKING:
     from voxnest.inference.bulk.running import Load
@@ -27,6 +27,7 @@ def embed(
         typer.Option("--output", "-o", help="A file to write (npz; - is the standard output), or a folder of shards."),
     ],
     model: Model = "default",
+    adapter: Adapter = None,
     dim: Dim = None,
     format: Annotated[
         Literal["npz", "parquet", "kaldi", "lance"] | None,
@@ -59,7 +60,7 @@ def embed(
     from voxnest.inference.bulk.formats import FORMATS
     from voxnest.runtimes.loading import load_encoder
 
-    load = partial(load_encoder, model, runtime=runtime, precision=precision, device=device)
+    load = partial(load_encoder, model, runtime=runtime, precision=precision, device=device, adapter=adapter)
     if format is None and not is_stream(output):
         ending = output.suffix.lower().removeprefix(".")
         format = ending if ending in FORMATS else noted_format(output)  # type: ignore[assignment]

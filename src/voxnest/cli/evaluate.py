@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from voxnest.cli.options import MODEL_HELP, Cache, Device, Json, Precision, Root, Runtime
+from voxnest.cli.options import MODEL_HELP, Adapter, Cache, Device, Json, Precision, Root, Runtime
 
 LONGEST_WINDOW = 60.0
 
@@ -35,6 +35,7 @@ def evaluate(
         list[str] | None,
         typer.Argument(help=f"{MODEL_HELP} Several are compared.", show_default="default"),
     ] = None,
+    adapter: Adapter = None,
     trials: Annotated[
         Path | None,
         typer.Option(help="Trial list: '1|0 enrollment test' or 'enrollment test target|nontarget'. May be a pipe."),
@@ -156,6 +157,9 @@ def evaluate(
         raise ConfigError("--plot", "standard output, where the JSON goes", "a file")
     if scores and (model or dim):
         raise ConfigError("--scores", "given with a model or --dim", "one of them: scores are measured as they are")
+    if adapter and (scores or len(model or []) > 1):
+        with_what = "--scores" if scores else f"{len(model or [])} models"
+        raise ConfigError("--adapter", f"given with {with_what}", "the one model that it was trained for")
     names = list(dict.fromkeys(scores or model or ["default"]))
     notes = Console(stderr=True, soft_wrap=True, highlight=False)
     if window is not None and not 0 <= window <= LONGEST_WINDOW:
@@ -163,6 +167,7 @@ def evaluate(
     if task == Task.IDENTIFICATION:
         others: dict[str, object] = {"trials": trials, "protocol": protocol, "scores": scores, "cohort": cohort}
         others |= {"plot": plot, "report": report, "interval": interval, "root": root, "runtime": runtime, "plda": plda}
+        others["adapter"] = adapter
         if given := [f"--{name}" for name, value in others.items() if value]:
             raise ConfigError("--task identification", ", ".join(given), "--utterances, --dim, --window, --json")
         if utterances is None:
@@ -192,9 +197,8 @@ def evaluate(
     if scores:
         reports = {str(path): evaluate_scores(path, trials, root, interval) for path in dict.fromkeys(scores)}
     else:
-        encoders = load_models(
-            list(map(str, names)), dim, {"runtime": runtime, "precision": precision, "device": device}
-        )
+        how = {"runtime": runtime, "precision": precision, "device": device, "adapter": adapter}
+        encoders = load_models(list(map(str, names)), dim, how)
         try:
             if protocol is not None:
                 assert root is not None
@@ -216,7 +220,10 @@ def evaluate(
         describe = report is not None
         pldas = {name: load_plda(plda, encoder) for name, encoder in encoders.items()} if plda else {}
         reports, cards = evaluate_models(
-            encoders, listed, dim, interval, window or None, cohorts, pldas, describe=describe, keep=cache
+            *(encoders, listed, dim, interval, window or None, cohorts, pldas),
+            adapter=adapter,
+            describe=describe,
+            keep=cache,
         )
 
     console = Console(stderr=bool(piped), markup=False, highlight=False)

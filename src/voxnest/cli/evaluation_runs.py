@@ -32,9 +32,8 @@ def load_models(models: list[str], dims: list[int] | None, how: Mapping[str, Any
     found: dict[str, Embedder] = {}
     for name, encoder in encoders.items():
         check_dims(encoder, dims)
-        if isinstance(encoder, SpeakerEncoder):
-            found |= {f"{name}@{stage}": encoder.at_exit(int(stage)) for stage in encoder.exits}
-        found[name] = encoder
+        parts = encoder.parts() if isinstance(encoder, SpeakerEncoder) else {None: encoder}
+        found |= {name if stage is None else f"{name}@{stage}": part for stage, part in parts.items()}
     return found
 
 
@@ -47,6 +46,7 @@ def evaluate_models(
     cohorts: Cohorts | None,
     pldas: Mapping[str, PLDA],
     *,
+    adapter: Path | None,
     describe: bool,
     keep: bool,
 ) -> tuple[dict[str, EvaluationReport], dict[str, dict[str, str]]]:
@@ -86,8 +86,9 @@ def evaluate_models(
                 plda=pldas.get(name),
                 cache=cache,
             )
-        reports[name] = replace(found, model=name)
+        label = f"{name} with {adapter.name}" if adapter else name
+        reports[label] = replace(found, model=label)
         if describe:
             told = encoder.description.card if isinstance(encoder, Engine) else find_metadata(name)
-            cards[name] = describe_encoder(encoder, told)
+            cards[label] = describe_encoder(encoder, told)
     return reports, cards

@@ -9,6 +9,10 @@ MODEL_HELP = "A checkpoint, run folder or exported model (.onnx), or a name of v
 
 Model = Annotated[str, typer.Option("--model", "-m", metavar="MODEL", help=MODEL_HELP)]
 ModelArgument = Annotated[str, typer.Argument(help=MODEL_HELP)]
+Adapter = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Use the model with this adapter, such as runs/NAME/best.adapter.safetensors."),
+]
 Dim = Annotated[
     int | None,
     typer.Option(metavar="N", help="Size of the embeddings.", show_default="the largest the model has"),

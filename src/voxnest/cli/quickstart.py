@@ -167,9 +167,23 @@ def _tell_what_to_watch(console: Console, plan: Plan) -> None:
         f"archives  {plan.root / ARCHIVES} can be deleted: what is in them is unpacked and counted",
         f"watch     {run}/metrics.csv: the loss falls; eer/<dim> every {steps:,} steps",
         f"          tensorboard --logdir {run}",
+        f"expect    {_published(plan)}",
         "stop      Ctrl-C; the same command continues",
     ]
     console.print("\n".join(lines), markup=False, soft_wrap=True)
+
+
+def _published(plan: Plan) -> str:
+    """What the model's source reports of it, to compare a training with."""
+    from voxnest.zoo.registry import CARDS
+
+    name = plan.config.model.name or str(plan.config.init_from)
+    published = CARDS[name].published if name in CARDS else None
+    if published is None or not published.eer:
+        return f"no error rates are published of {name}"
+    rates = ", ".join(f"{trials} {published.rate(trials)}" for trials in published.eer)
+    normalised = ", with AS-norm in brackets" if published.eer_as_norm else ""
+    return f"EER in % as published of {name}{normalised}: {rates}; source: {published.source}"
 
 
 def _short(there: int, needed: int) -> str:

@@ -63,8 +63,8 @@ def train(
     columns = {"best": result.best, "last": result.last, **({"average": result.average} if result.average else {})}
     for column in ("dimension", *columns):
         table.add_column(column, justify="right")
-    for dim in sorted(result.best, reverse=True):
-        table.add_row(str(dim), *(f"{rates[dim]:.2%}" for rates in columns.values()))
+    for size in reversed(result.best):  # the largest at the end of the network first
+        table.add_row(size, *(f"{rates[size]:.2%}" for rates in columns.values()))
     console.print(table)
     done = "already finished" if result.already_finished else "finished"
     lines = [f"{done}: {result.step:,} steps in {result.minutes:.1f} minutes, best at step {result.best_step:,}"]

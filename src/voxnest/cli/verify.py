@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from voxnest.cli.options import Device, Dim, Json, Model, Precision, Runtime
+from voxnest.cli.options import Adapter, Device, Dim, Json, Model, Precision, Runtime
 
 if TYPE_CHECKING:
     from voxnest.inference import Verification
@@ -16,6 +16,7 @@ def verify(
     a: Annotated[str, typer.Argument(help="A recording; - is the standard input.", show_default=False)],
     b: Annotated[str, typer.Argument(help="Another recording.", show_default=False)],
     model: Model = "default",
+    adapter: Adapter = None,
     dim: Dim = None,
     threshold: Annotated[
         float | None,
@@ -62,7 +63,7 @@ def verify(
     costs = None
     if cost_miss is not None or cost_fa is not None:
         costs = (1.0 if cost_miss is None else cost_miss, 1.0 if cost_fa is None else cost_fa)
-    encoder = load_encoder(model, runtime=runtime, precision=precision, device=device)
+    encoder = load_encoder(model, runtime=runtime, precision=precision, device=device, adapter=adapter)
     with readable(a, b) as files, progress_bar("embedding") as progress:
         answer = run(
             *(encoder, files[a], files[b], dim, threshold), prior=prior, costs=costs, far=far, progress=progress

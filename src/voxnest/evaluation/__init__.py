@@ -8,7 +8,7 @@ from voxnest.evaluation.calibrating import calibrate
 from voxnest.evaluation.cohorts import Cohort, load_cohort
 from voxnest.evaluation.curve import ErrorCurve
 from voxnest.evaluation.det import plot_det
-from voxnest.evaluation.evaluating import evaluate, evaluate_scores
+from voxnest.evaluation.evaluating import evaluate, evaluate_exits, evaluate_scores
 from voxnest.evaluation.identification import IdentificationReport, identify
 from voxnest.evaluation.identification_rates import OpenSetPoint, open_set_error, top_k_accuracy
 from voxnest.evaluation.metrics import (
@@ -63,6 +63,7 @@ __all__ = [
     "error_rates",
     "error_rates_at",
     "evaluate",
+    "evaluate_exits",
     "evaluate_scores",
     "find_protocol",
     "find_protocol_trials",

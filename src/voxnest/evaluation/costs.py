@@ -72,8 +72,7 @@ def measure_costs(
     Raises:
         AudioError: the duration is shorter than the encoder needs, or a recording of the trials cannot be used.
     """
-    parts: dict[int | None, SpeakerEncoder] = {int(stage): encoder.at_exit(int(stage)) for stage in encoder.exits}
-    parts[None] = encoder
+    parts = encoder.parts()
     noise = np.random.default_rng(0).normal(0, 0.05, (1, round(duration * encoder.sample_rate))).astype(np.float32)
     seconds = dict(zip(parts, _time([_embedding(part, noise) for part in parts.values()], rounds), strict=True))
     rates = {

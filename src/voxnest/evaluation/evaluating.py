@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +42,7 @@ from voxnest.scoring.calibration import SCORE
 
 if TYPE_CHECKING:
     from voxnest.models.embedder import Embedder
+    from voxnest.models.encoder import SpeakerEncoder
 
 PRIORS = (0.01, 0.05)
 
@@ -97,8 +98,42 @@ def evaluate(
     found = trials if isinstance(trials, TrialSet) else find_trials(trials, root)
     start = time.perf_counter()
     embedded = embed_trials(encoder, found, window=window, cache=cache, progress=progress)
+    return _measure(encoder, embedded, sizes, time.perf_counter() - start, interval, cohort, plda)
+
+
+def evaluate_exits(
+    encoder: SpeakerEncoder,
+    trials: str | Path | Sequence[Trial] | TrialSet,
+    root: str | Path | None = None,
+    progress: Progress | None = None,
+) -> dict[int | None, EvaluationReport]:
+    """As `evaluate`, of an encoder at each of its exits and (None) at its end: one pass over each recording gives all.
+
+    Each report's `embedding_seconds` are those of that pass.
+    """
+    from voxnest.models.exits import AllEnds  # here, for it imports torch
+
+    found = trials if isinstance(trials, TrialSet) else find_trials(trials, root)
+    start = time.perf_counter()
+    embedded = embed_trials(cast("Embedder", AllEnds(encoder)), found, progress=progress)
     seconds = time.perf_counter() - start
-    scores = embedded.score(sizes)
+    return {
+        stage: _measure(part, embedded.row(number), encoder.dims, seconds)
+        for number, (stage, part) in enumerate(encoder.parts().items())
+    }
+
+
+def _measure(
+    encoder: Embedder,
+    embedded: EmbeddedTrials,
+    sizes: Sequence[int],
+    seconds: float,
+    interval: bool = False,
+    cohort: Cohort | None = None,
+    plda: PLDA | None = None,
+) -> EvaluationReport:
+    """What `evaluate` finds, once embeddings are there, which took so many seconds."""
+    found, scores = embedded.trials, embedded.score(sizes)
     llrs = calibrated(encoder, embedded, scores)
     others: dict[str, Scores] = dict(cohort.scores(embedded, scores, sizes)) if cohort else {}
     if plda is not None:

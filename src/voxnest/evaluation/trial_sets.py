@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -159,6 +160,12 @@ class EmbeddedTrials:
                 for name in self.trials.pairs.names
             ]
         )
+
+    def row(self, number: int) -> EmbeddedTrials:
+        """Of embeddings `[n, d]` of each recording, those of one row."""
+        rows = copy.copy(self.embeddings)
+        rows.update({path: embedding[number] for path, embedding in self.embeddings.items()})
+        return replace(self, embeddings=rows)
 
     def seconds(self) -> Floats:
         """Durations [names]; of a model that of its recordings together."""

@@ -1,8 +1,8 @@
 """Save an encoder in one safetensors file; load one from that, from files of others, or from published weights.
 
 Our file is enough to build the encoder again. Its metadata holds, as JSON under the key "voxnest", the format version,
-the registry name, the resolved settings, cosine thresholds and calibration per dimension, and whatever a training run
-wants to tell.
+the registry name, the resolved settings, cosine thresholds and calibration per dimension ("64", and "64@2" at the exit
+after stage 2), and whatever a training run wants to tell.
 A model that was trained to name speakers has its classifier in the same file: tensors whose keys begin with
 "classifier.", and the speakers' names in the metadata. Who only embeds passes over them.
 No code runs from such a file.
@@ -11,6 +11,7 @@ No code runs from such a file.
 import json
 import math
 import os
+import re
 import reprlib
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from voxnest.hub.releases import find_release, names_release, published_models
 from voxnest.models.classifier import SpeakerClassifier
 from voxnest.models.device import find_device
 from voxnest.models.encoder import SpeakerEncoder
+from voxnest.models.exits import by_exit, named, named_thresholds
 from voxnest.models.families import FAMILIES
 from voxnest.models.family import MALFORMED, Family
 from voxnest.scoring import Calibration
@@ -66,11 +68,11 @@ def save_encoder(
         "architecture": encoder.architecture,
         "name": encoder.name,
         "config": encoder.config,
-        "thresholds": encoder.thresholds,
+        "thresholds": named_thresholds(encoder),
         "metadata": metadata or {},
     }
-    if encoder.calibration:
-        header["calibration"] = {dim: calibration.to_dict() for dim, calibration in encoder.calibration.items()}
+    if calibration := named({stage: end.calibration for stage, end in encoder.ends.items()}):
+        header["calibration"] = {name: found.to_dict() for name, found in calibration.items()}
     state = encoder.state_dict()
     if classifier is not None:
         header["classifier"] = {"speakers": classifier.speakers, "scale": classifier.scale}
@@ -119,10 +121,10 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     if not isinstance(header.get("architecture", ""), str):
         found = f"architecture {reprlib.repr(header['architecture'])}"
         raise CheckpointError(path, f"a description of the model with {found}", _DESCRIPTION)
-    for dim, threshold in header["thresholds"].items():
+    for size, threshold in header["thresholds"].items():
         right = isinstance(threshold, (int, float)) and not isinstance(threshold, bool) and math.isfinite(threshold)
-        if not (dim.isdecimal() and right):
-            found = f"threshold {reprlib.repr(threshold)} for {dim!r}"
+        if not (re.fullmatch(r"\d+(@\d+)?", size) and right):
+            found = f"threshold {reprlib.repr(threshold)} for {size!r}"
             raise CheckpointError(path, found, "a cosine for each size of embedding")
     return header
 
@@ -133,7 +135,6 @@ def find_metadata(source: str | Path = DEFAULT) -> dict[str, Any]:
     Raises:
         CheckpointError: as `read_metadata`.
     """
-    source, _ = split_exit(source)
     path = DEFAULT_FILE if source == DEFAULT and isinstance(source, str) else own_file(source)
     found: dict[str, Any] = {} if path is None else read_metadata(path)["metadata"]
     return found
@@ -145,8 +146,9 @@ def own_file(source: str | Path) -> Path | None:
     Raises:
         CheckpointError: there is nothing of that name.
     """
-    named = isinstance(source, str) and (source == DEFAULT or (names_release(source) and not _is_local_file(source)))
-    if named or is_model_directory(source) or is_pytorch_file(path := _file_in(source)):
+    source, _ = split_exit(source)
+    known = isinstance(source, str) and (source == DEFAULT or (names_release(source) and not _is_local_file(source)))
+    if known or is_model_directory(source) or is_pytorch_file(path := _file_in(source)):
         return None
     return path
 
@@ -176,6 +178,7 @@ def load_encoder(
     sha256: str | None = None,
     progress: bool = True,
     device: str | torch.device = "cpu",
+    adapter: str | Path | None = None,
 ) -> SpeakerEncoder:
     """The encoder of published weights, a file, or a directory: in eval mode.
 
@@ -191,10 +194,11 @@ def load_encoder(
         sha256: refuse a file with another digest.
         progress: show a download's progress on stderr.
         device: where to put it: "cpu", "cuda", "cuda:1", "mps", or "auto" for a GPU if there is one.
+        adapter: file of an adapter to use it with; see `SpeakerEncoder.load_adapter`.
 
     Raises:
         CheckpointError: if the file is missing, damaged, unsafe to read or of an unknown kind, its weights do not fit
-            or are not finite, or it cannot be downloaded.
+            or are not finite, or it cannot be downloaded; or the adapter is of another encoder.
         ConfigError: if no such weights are published (it lists those that are), or the device is not there.
 
     Examples:
@@ -206,6 +210,8 @@ def load_encoder(
     place = find_device(device)  # before anything is downloaded
     source, stage = split_exit(source)
     encoder = _load(source, train_type, dataset, sha256, progress).to(place)
+    if adapter is not None:
+        encoder.use_adapter(encoder.load_adapter(adapter))
     return encoder if stage is None else encoder.at_exit(stage)
 
 
@@ -332,24 +338,22 @@ def _read_own(path: Path) -> SpeakerEncoder:
     except (CheckpointError, SafetensorError, *MALFORMED) as error:
         found = error.found if isinstance(error, CheckpointError) else " ".join(str(error).split())
         raise CheckpointError(path, f"weights do not fit {name}: {found}") from error
-    encoder.thresholds = {int(dim): value for dim, value in header["thresholds"].items()}
-    if unknown := set(encoder.thresholds) - set(encoder.dims):
-        found, expected = f"a threshold for {min(unknown)} numbers", f"one of {', '.join(map(str, encoder.dims))}"
-        raise CheckpointError(path, found, expected)
-    encoder.calibration = _read_calibration(header["calibration"], encoder.dims, path)
+    for stage, thresholds in _of_ends(encoder, header, "threshold", "thresholds", path).items():
+        encoder.ends[stage].thresholds = thresholds
+    for stage, values in _of_ends(encoder, header, "calibration", "calibration", path).items():
+        try:
+            encoder.ends[stage].calibration = {dim: Calibration.from_dict(value, dim) for dim, value in values.items()}
+        except CheckpointError as error:
+            raise CheckpointError(path, f"a calibration that does not fit: {error.found}", error.expected) from error
     return encoder.eval()
 
 
-def _read_calibration(values: dict[str, Any], dims: tuple[int, ...], path: Path) -> dict[int, Calibration]:
-    """The calibration of each size of embedding."""
-    unknown = [dim for dim in values if dim not in map(str, dims)]
-    if unknown:
-        expected = f"one of {', '.join(map(str, dims))}"
-        raise CheckpointError(path, f"a calibration for {reprlib.repr(unknown[0])} numbers", expected)
+def _of_ends(encoder: SpeakerEncoder, header: dict[str, Any], what: str, key: str, path: Path) -> dict[Any, Any]:
+    """What a file tells of sizes of embedding, for every exit and the end."""
     try:
-        return {int(dim): Calibration.from_dict(value, int(dim)) for dim, value in values.items()}
-    except CheckpointError as error:
-        raise CheckpointError(path, f"a calibration that does not fit: {error.found}", error.expected) from error
+        return by_exit(encoder, header[key])
+    except ConfigError as error:
+        raise CheckpointError(path, f"a {what} for {reprlib.repr(error.subject)} numbers", error.expected) from error
 
 
 def _tensors(path: Path, *, classifier: bool) -> dict[str, torch.Tensor]:

@@ -108,9 +108,11 @@ def with_dims(encoder: SpeakerEncoder, dims: Iterable[int], rotation: Tensor | N
     changed = SpeakerEncoder(
         frontend, backbone, pooling, head, exits, architecture=encoder.architecture, name=encoder.name, config=config
     )
-    threshold = encoder.thresholds.get(encoder.embedding_dim)
-    if threshold is not None and changed.embedding_dim >= encoder.embedding_dim:
-        changed.thresholds = {changed.embedding_dim: threshold}
+    keeps_cosines = changed.embedding_dim >= encoder.embedding_dim
+    for old, new in zip(encoder.ends.values(), changed.ends.values(), strict=True):
+        threshold = old.thresholds.get(encoder.embedding_dim)
+        new.thresholds = {changed.embedding_dim: threshold} if keeps_cosines and threshold is not None else {}
+        new.calibration = {}
     return changed.train(encoder.training)
 
 

@@ -22,6 +22,7 @@ from torch import Tensor
 from voxnest.errors import CheckpointError, ConfigError, one_of
 from voxnest.files import atomic_write, writing
 from voxnest.models.embedding import base_digest
+from voxnest.models.exits import by_exit, set_thresholds
 from voxnest.models.low_rank import Pair
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class Adapter:
         scale: of the changes.
         values: name of a weight or buffer -> what takes its place (of the head or of norms that were trained whole).
         settings: it was trained with.
-        thresholds: cosine at the equal error rate per dimension, of the adapted encoder.
+        thresholds: cosine at the equal error rate of the adapted encoder, by names of sizes ("64", "64@2" at an exit).
         metadata: what else a training told.
     """
 
@@ -54,7 +55,7 @@ class Adapter:
     scale: float
     values: Mapping[str, Tensor] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
-    thresholds: Mapping[int, float] = field(default_factory=dict)
+    thresholds: Mapping[str, float] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -129,7 +130,7 @@ def _read(header: dict[str, Any], tensors: dict[str, Tensor]) -> Adapter:
         scale=float(header["scale"]),
         values=of(_VALUE),
         settings=dict(header["settings"]),
-        thresholds={int(dim): float(value) for dim, value in header["thresholds"].items()},
+        thresholds={size: float(value) for size, value in header["thresholds"].items()},
         metadata=dict(header["metadata"]),
     )
 
@@ -146,7 +147,7 @@ class AdapterRack:
         self.loaded: dict[str, Adapter] = {}
         self.used: str | None = None
         self._kept: dict[str, Tensor] = {}
-        self._told: tuple[dict[int, float], dict[int, Any]] = {}, {}
+        self._told: dict[int | None, tuple[dict[int, float], dict[int, Any]]] = {}
 
     def load(self, encoder: SpeakerEncoder, path: str | Path, name: str | None) -> str:
         """See `SpeakerEncoder.load_adapter`."""
@@ -170,9 +171,9 @@ class AdapterRack:
         state = encoder.state_dict()
         for key, value in self._kept.items():
             state[key].copy_(value)
-        if self.used is not None:
-            encoder.thresholds, encoder.calibration = self._told
-        self._kept, self.used = {}, name
+        for stage, told in self._told.items():
+            encoder.ends[stage].thresholds, encoder.ends[stage].calibration = told
+        self._kept, self._told, self.used = {}, {}, name
         if name is None:
             return
         adapter = self.loaded[name]
@@ -182,8 +183,10 @@ class AdapterRack:
             state[key].add_(on_device.change(state[key], adapter.scale).to(state[key].dtype))
         for key, value in adapter.values.items():
             state[key].copy_(value)
-        self._told = encoder.thresholds, encoder.calibration
-        encoder.thresholds, encoder.calibration = dict(adapter.thresholds), {}
+        self._told = {stage: (end.thresholds, end.calibration) for stage, end in encoder.ends.items()}
+        set_thresholds(encoder, adapter.thresholds)
+        for end in encoder.ends.values():
+            end.calibration = {}
 
 
 def _check(adapter: Adapter, encoder: SpeakerEncoder, path: str | Path) -> None:
@@ -194,6 +197,10 @@ def _check(adapter: Adapter, encoder: SpeakerEncoder, path: str | Path) -> None:
             f"an adapter of another encoder: of {adapter.base_name} with digest {adapter.base[:12]}",
             f"one of this {encoder.name}, whose digest is {found[:12]}",
         )
+    try:
+        by_exit(encoder, adapter.thresholds)
+    except ConfigError as error:
+        raise CheckpointError(path, f"a threshold for {error.subject} numbers", error.expected) from error
     state = encoder.state_dict()
     for key in (*adapter.pairs, *adapter.values):
         if key in adapter.pairs:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from voxnest.frontends.base import in_float32
 from voxnest.models.adapters import Adapter, AdapterRack
 from voxnest.models.embedding import ready, weights_digest, window_embeddings
 from voxnest.models.encoding import NUMBERS, Short, check_numbers, encode
-from voxnest.models.exits import at_exit
+from voxnest.models.exits import Exit, at_exit
 from voxnest.models.head import MatryoshkaProjection
 from voxnest.models.streaming import Stream
 
@@ -91,7 +91,7 @@ class SpeakerEncoder(nn.Module):
         self.exits = nn.ModuleDict() if exits is None else exits
         self.architecture, self.name, self.config = architecture, name, config
         self.thresholds: dict[int, float] = {}
-        """Cosine threshold at the equal error rate, per dimension, if known from an evaluation."""
+        """Cosine threshold at the equal error rate, per dimension, if known; exits have their own."""
         self.calibration: dict[int, Calibration] = {}
         """What cosine scores mean, per dimension, if `voxnest calibrate` has found out."""
         self._rack = AdapterRack()
@@ -129,6 +129,15 @@ class SpeakerEncoder(nn.Module):
     def dim_exits(self) -> dict[int, int]:
         """After which stage a size of embedding is had unless something else is asked for."""
         return {int(dim): int(stage) for dim, stage in self.config.get("dim_exits", {}).items()}
+
+    @property
+    def ends(self) -> dict[int | None, SpeakerEncoder | Exit]:
+        """What makes an embedding after each exit and (None) at the end: a pooling, a head, and what is known of it."""
+        return {**{int(stage): cast(Exit, taken) for stage, taken in self.exits.items()}, None: self}
+
+    def parts(self) -> dict[int | None, SpeakerEncoder]:
+        """The part up to each exit as an encoder, and (None) this one."""
+        return {stage: self if stage is None else self.at_exit(stage) for stage in self.ends}
 
     def check_exit(self, stage: int) -> str:
         """The key of an exit in `exits`.
@@ -250,13 +259,12 @@ class SpeakerEncoder(nn.Module):
         if not self.exits:
             prefixes: Any = self.embed_features(features, all_dims=True)
             return {None: prefixes}
-        stages = [*map(int, self.exits), None]
-        parts: list[Any] = [*self.exits.values(), self]
-        frames = self.backbone.frames_after(features, stages)  # type: ignore[operator]
+        ends = self.ends
+        frames = self.backbone.frames_after(features, list(ends))  # type: ignore[operator]
         return {
             stage: {dim: self.head.prefix(embedding, dim) for dim in self.dims}
-            for stage, part, own in zip(stages, parts, frames, strict=True)
-            for embedding in [self._embedding(own, part.pooling, part.head)]
+            for (stage, end), own in zip(ends.items(), frames, strict=True)
+            for embedding in [self._embedding(own, end.pooling, end.head)]
         }
 
     def _embedding(self, frames: Tensor, pooling: nn.Module, head: nn.Module) -> Tensor:

@@ -131,15 +131,15 @@ def parts(duration: float, max_duration: float = MAX_DURATION) -> list[tuple[flo
 
 
 def mean_embedding(embeddings: np.ndarray) -> np.ndarray:
-    """The embedding `[d]` of a recording from those of its parts `[n, d]`.
+    """The embedding `[d]` of a recording from those of its parts `[n, d]`; or several, `[ends, d]` of `[n, ends, d]`.
 
     It is the mean of the length-normalised ones, times their mean norm: a loud part weighs no more than a faint one.
     """
     if len(embeddings) == 1:
         return embeddings[0]
-    norms = np.linalg.norm(embeddings.astype(np.float64), axis=1, keepdims=True)
+    norms = np.linalg.norm(embeddings.astype(np.float64), axis=-1, keepdims=True)
     mean = (embeddings / np.maximum(norms, np.finfo(np.float32).tiny)).mean(axis=0)
-    return (mean * norms.mean()).astype(np.float32)
+    return (mean * norms.mean(axis=0)).astype(np.float32)
 
 
 def _read(path: str | Path, encoder: Embedder, short: Short) -> Iterator[np.ndarray]:

@@ -9,9 +9,11 @@ maps of one size is arXiv 2407.18223.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast, runtime_checkable
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 
 from voxnest.errors import ConfigError
@@ -20,8 +22,10 @@ from voxnest.models.parts import Backbone, Pooling
 
 if TYPE_CHECKING:
     from voxnest.models.encoder import SpeakerEncoder
+    from voxnest.scoring import Calibration
 
 Module = TypeVar("Module", bound=nn.Module)
+Value = TypeVar("Value")
 
 
 @runtime_checkable
@@ -42,11 +46,13 @@ class StagedBackbone(Backbone, Protocol):
 
 
 class Exit(nn.Module):
-    """What makes an embedding of the frames after a stage."""
+    """What makes an embedding of the frames after a stage, and what is known of it, as a `SpeakerEncoder` has it."""
 
     def __init__(self, pooling: nn.Module, head: MatryoshkaProjection) -> None:
         super().__init__()
         self.pooling, self.head = pooling, head
+        self.thresholds: dict[int, float] = {}
+        self.calibration: dict[int, Calibration] = {}
 
 
 def make_exits(config: Any, backbone: Backbone) -> nn.ModuleDict:
@@ -105,7 +111,67 @@ def at_exit(encoder: SpeakerEncoder, stage: int) -> SpeakerEncoder:
         name=f"{encoder.name}@{stage}",
         config={**encoder.config, **settings},
     )
-    own = [dim for dim, taken_at in encoder.dim_exits.items() if taken_at == stage]
-    found.thresholds = {dim: encoder.thresholds[dim] for dim in own if dim in encoder.thresholds}
-    found.calibration = {dim: encoder.calibration[dim] for dim in own if dim in encoder.calibration}
+    found.thresholds, found.calibration = dict(taken.thresholds), dict(taken.calibration)
     return found.train(encoder.training)
+
+
+def named(values: Mapping[int | None, Mapping[int, Value]]) -> dict[str, Value]:
+    """What is known of sizes of embedding after stages, in one: "64" is at the end, "64@2" after stage 2."""
+    return {
+        f"{dim}" if stage is None else f"{dim}@{stage}": value
+        for stage, sizes in values.items()
+        for dim, value in sizes.items()
+    }
+
+
+def by_exit(encoder: SpeakerEncoder, values: Mapping[str, Value]) -> dict[int | None, dict[int, Value]]:
+    """What `named` gave, for every exit of an encoder and (None) its end.
+
+    Raises:
+        ConfigError: the encoder has no such size or exit.
+    """
+    found: dict[int | None, dict[int, Value]] = {stage: {} for stage in encoder.ends}
+    known = named({stage: dict.fromkeys(encoder.dims) for stage in found})
+    for name, value in values.items():
+        if name not in known:
+            raise ConfigError(name, "no size of embedding", f"one of {', '.join(known)}")
+        dim, _, stage = name.partition("@")
+        found[int(stage) if stage else None][int(dim)] = value
+    return found
+
+
+def set_thresholds(encoder: SpeakerEncoder, thresholds: Mapping[str, float]) -> None:
+    """Let an encoder and its exits have these thresholds and no others; names as of `named`.
+
+    Raises:
+        ConfigError: the encoder has no such size or exit.
+    """
+    for stage, values in by_exit(encoder, thresholds).items():
+        encoder.ends[stage].thresholds = values
+
+
+def named_thresholds(encoder: SpeakerEncoder) -> dict[str, float]:
+    """What `set_thresholds` sets."""
+    return named({stage: end.thresholds for stage, end in encoder.ends.items()})
+
+
+class AllEnds:
+    """An `Embedder` that gives all embeddings of an encoder in one pass: `[batch, ends, dim]`, in the order of `ends`.
+
+    What takes recordings through an embedder takes this one too; what it gives for each is then `[ends, dim]`.
+    """
+
+    def __init__(self, encoder: SpeakerEncoder) -> None:
+        self.encoder = encoder
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.encoder, name)
+
+    def embed(self, waveform: np.ndarray) -> np.ndarray:
+        """`[batch, samples]` float32 to every embedding `[batch, ends, embedding_dim]`."""
+        encoder: Any = self.encoder
+        with torch.inference_mode():
+            samples = torch.from_numpy(waveform).to(next(encoder.parameters()).device)
+            found = encoder.embed_exits(encoder.frontend(samples))
+            full = [sizes[encoder.embedding_dim] for sizes in found.values()]
+            return torch.stack(full, dim=1).float().cpu().numpy()

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from voxnest.errors import ConfigError, one_of
 from voxnest.frontends import Frontend
 from voxnest.models.blocks_1d import TimeContext
-from voxnest.models.exits import check_stages, with_modules
+from voxnest.models.exits import check_stages
 from voxnest.models.family import EncoderSettings, Family
 from voxnest.models.head import MatryoshkaProjection
 from voxnest.models.layers import BatchNorm, TimeFrequencyConv
+from voxnest.models.maps import MapsBackbone
 from voxnest.models.parts import Pooling
 from voxnest.models.pooling import create_pooling
 from voxnest.models.redimnet_blocks import WeightedSum, create_block_2d
@@ -170,7 +171,7 @@ class Squeeze(nn.Sequential):
         )
 
 
-class ReDimNet(nn.Module):
+class ReDimNet(MapsBackbone):
     """The backbone: features `[batch, bins, frames]` to `[batch, frames, out_channels]`.
 
     With `previous_maps` it is a sub-network: it takes that many maps of an earlier backbone (see `all_maps`) in place
@@ -180,8 +181,7 @@ class ReDimNet(nn.Module):
     min_frames, frame_stride, receptive_field = 2, 1, None
 
     def __init__(self, config: ReDimNetConfig) -> None:
-        super().__init__()
-        width = config.bins * config.channels
+        super().__init__(config)
         self.stem = MapsStem(config) if config.previous_maps else TimeFrequencyConv(1, config.channels, (3, 3))
         self.stem_norm = nn.LayerNorm(config.channels, eps=1e-6)
         self.stages = nn.ModuleList()
@@ -190,49 +190,21 @@ class ReDimNet(nn.Module):
             self.stages.append(ReDimStage(config, index, bins, channels))
             bins, channels = bins // stride, channels * stride
         self.dropout = nn.Dropout(config.aggregation_dropout)
-        self.previous_maps = config.previous_maps
-        self.out_channels = width if config.out_channels is None else config.out_channels
-        self.weigh, self.mix = _last(config, len(config.stages))
-        self.exits = nn.ModuleDict({str(stage): nn.ModuleList(_last(config, stage)) for stage in config.exits})
-        self._settings = config.stages
+        self._add_ends(config.exits)
 
-    def forward(self, features: Tensor | Sequence[Tensor]) -> Tensor:
-        """`[batch, bins, frames]`, or the maps of an earlier backbone, to `[batch, frames, out_channels]`."""
-        return self.mix(self.all_maps(features)[-1])
-
-    def all_maps(self, features: Tensor | Sequence[Tensor]) -> list[Tensor]:
-        """Every 1-D map `[batch, frames, bins * channels]`: (earlier ones), stem, stages, their weighted sum."""
-        maps = self._maps(features, len(self.stages))
-        return [*maps, self.weigh(maps)]
+    def _maps_after(self, stage: int) -> int:
+        return self._config.previous_maps + 1 + stage
 
     def exit_channels(self, stage: int) -> int:
-        """See `StagedBackbone`, as the methods below."""
-        return self.out_channels
-
-    def frames_after(self, features: Tensor | Sequence[Tensor], stages: Sequence[int | None]) -> list[Tensor]:
         """See `StagedBackbone`."""
-        counts = [len(self.stages) if stage is None else stage for stage in stages]
-        maps, found = self._maps(features, max(counts)), []
-        for stage, count in zip(stages, counts, strict=True):
-            weigh, mix = self._end(stage)
-            found.append(mix(weigh(maps[: self.previous_maps + 1 + count])))
-        return found
+        return self._config.out_channels or self._config.bins * self._config.channels
 
-    def until(self, stage: int) -> "ReDimNet":
-        """See `StagedBackbone`."""
-        weigh, mix = self._end(stage)
-        return with_modules(self, stages=self.stages[:stage], weigh=weigh, mix=mix, exits=nn.ModuleDict())
+    def _make_end(self, stage: int) -> tuple[nn.Module, nn.Module]:
+        width, out = self._config.bins * self._config.channels, self._config.out_channels
+        mix = nn.Identity() if out is None else nn.Sequential(nn.Linear(width, out), BatchNorm(out))
+        return WeightedSum(self._maps_after(stage), width), mix
 
-    def settings_until(self, stage: int) -> dict[str, Any]:
-        """See `StagedBackbone`."""
-        return {"stages": list(self._settings[:stage])}
-
-    def _end(self, stage: int | None) -> Any:
-        """What comes after a stage, an exit's or the last: the weighted sum of maps, and a pointwise convolution."""
-        return (self.weigh, self.mix) if stage is None else self.exits[str(stage)]
-
-    def _maps(self, features: Tensor | Sequence[Tensor], count: int) -> list[Tensor]:
-        """The maps up to the stage of that number."""
+    def _maps_until(self, features: Tensor | Sequence[Tensor], stage: int) -> list[Tensor]:
         maps: list[Tensor] = []
         stem_input = features
         if isinstance(features, Tensor):
@@ -240,16 +212,9 @@ class ReDimNet(nn.Module):
         else:
             maps.extend(features)
         maps.append(self.stem_norm(self.stem(stem_input)).flatten(2))
-        for stage in self.stages[:count]:
-            maps.append(self.dropout(stage(maps)))
+        for each in self.stages[:stage]:
+            maps.append(self.dropout(each(maps)))
         return maps
-
-
-def _last(config: ReDimNetConfig, stages: int) -> tuple[nn.Module, nn.Module]:
-    """What comes after so many stages: the weighted sum of all maps so far, and the last pointwise convolution."""
-    width, out = config.bins * config.channels, config.out_channels
-    mix = nn.Identity() if out is None else nn.Sequential(nn.Linear(width, out), BatchNorm(out))
-    return WeightedSum(config.previous_maps + stages + 1, width), mix
 
 
 class MapsStem(nn.Module):

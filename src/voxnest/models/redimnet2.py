@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from voxnest.errors import ConfigError, one_of
 from voxnest.frontends import Frontend
 from voxnest.models.blocks_1d import CONTEXTS, AttentionSettings, FrequencyMixer, TimeContext
-from voxnest.models.exits import check_stages, with_modules
+from voxnest.models.exits import check_stages
 from voxnest.models.family import Family
 from voxnest.models.layers import BatchNorm, TimeFrequencyConv, check_frames
+from voxnest.models.maps import MapsBackbone
 from voxnest.models.redimnet import MapsStem, ReDimSettings
 from voxnest.models.redimnet_blocks import BLOCKS_2D, GroupNorm, WeightedSum, create_block_2d
 
@@ -224,7 +225,7 @@ def block_1d(config: ReDimNet2Config, shape: tuple[int, int], reduction: int, ti
     return TimeContext(config.width, config.width // reduction, kind.removeprefix("v2_"), attention, shrinking)
 
 
-class ReDimNet2(nn.Module):
+class ReDimNet2(MapsBackbone):
     """The backbone: features `[batch, bins, frames]` to `[batch, frames, out_channels]`.
 
     Frames that do not fill the time stride are left out. With `previous_maps` it is a sub-network: it takes that many
@@ -235,8 +236,7 @@ class ReDimNet2(nn.Module):
     frame_stride = 1  # what strides take of time is put back before the maps are weighed
 
     def __init__(self, config: ReDimNet2Config) -> None:
-        super().__init__()
-        self.skip_frames = config.skip_frames
+        super().__init__(config)
         # Statistics need two frames after those that are skipped, and time is cut to whole strides.
         self.min_frames = math.ceil((config.skip_frames + 2) / config.time_stride) * config.time_stride
         self.stem = MapsStem(config) if config.previous_maps else TimeFrequencyConv(1, config.channels, (3, 3))
@@ -251,75 +251,61 @@ class ReDimNet2(nn.Module):
             self.stages.append(stage)
             bins, channels, maps = bins // frequency, channels * frequency, maps + stage.count
             self._after.append(_After(maps, (bins, channels), stride))
-        self.weigh, self.mix = _last(config, self._after[-1])
-        self.mix_2d, self._mixed, self._settings = config.mix_2d, config.out_channels, config.stages
-        self.out_channels = self.exit_channels(len(config.stages))
-        self.exits = nn.ModuleDict(
-            {str(stage): nn.ModuleList(_last(config, self._after[stage - 1])) for stage in config.exits}
-        )
+        self._add_ends(config.exits)
 
-    def forward(self, features: Tensor | Sequence[Tensor]) -> Tensor:
-        """`[batch, bins, frames]`, or the maps of an earlier backbone, to `[batch, frames, out_channels]`.
-
-        Raises:
-            AudioError: if the frames do not fill the time stride.
-        """
-        return self.frames_after(features, [None])[0]
-
-    def all_maps(self, features: Tensor | Sequence[Tensor]) -> list[Tensor]:
-        """Every 1-D map `[batch, frames, bins * channels]`: (earlier ones), stem, stages, their weighted sum."""
-        maps = self._maps(features, len(self.stages))
-        return [*maps, self.weigh(maps)]
+    def _maps_after(self, stage: int) -> int:
+        return self._after[stage - 1].maps
 
     def exit_channels(self, stage: int) -> int:
-        """See `StagedBackbone`, as the methods below."""
+        """See `StagedBackbone`."""
         bins, channels = self._after[stage - 1].shape
-        mixed = channels if self.mix_2d else bins * channels
-        return (mixed if self._mixed is None else self._mixed) * (bins if self.mix_2d else 1)
+        out = self._config.out_channels
+        if self._config.mix_2d:
+            return bins * (channels if out is None else out)
+        return self._config.width if out is None else out
+
+    def _make_end(self, stage: int) -> tuple[nn.Module, nn.Module]:
+        config, after = self._config, self._after[stage - 1]
+        mixed = after.shape[1] if config.mix_2d else config.width
+        mix = nn.Identity() if config.out_channels is None else nn.Linear(mixed, config.out_channels)
+        return WeightedSum(after.maps, config.width), mix
+
+    def _finish(self, weighed: Tensor, mix: nn.Module, stage: int) -> Tensor:
+        if self._config.mix_2d:
+            # Checkpoints count these numbers channel by channel, 1-D maps bin by bin.
+            x = mix(weighed.unflatten(-1, self._after[stage - 1].shape)).transpose(2, 3).flatten(2)
+        else:
+            x = mix(weighed)
+        return x[:, self._config.skip_frames :]
 
     def frames_after(self, features: Tensor | Sequence[Tensor], stages: Sequence[int | None]) -> list[Tensor]:
-        """See `StagedBackbone`."""
-        counts = [len(self.stages) if stage is None else stage for stage in stages]
-        maps, found = self._maps(features, max(counts)), []
-        for stage, count in zip(stages, counts, strict=True):
-            weigh, mix = self._end(stage)
-            number, shape, _ = self._after[count - 1]
-            x = weigh(maps[:number])
-            # Checkpoints count these numbers channel by channel, 1-D maps bin by bin.
-            x = mix(x.unflatten(-1, shape)).transpose(2, 3).flatten(2) if self.mix_2d else mix(x)
-            found.append(x[:, self.skip_frames :])
-        return found
+        """See `StagedBackbone`. In eval mode a stage is given what it is given as the last one.
 
-    def until(self, stage: int) -> "ReDimNet2":
-        """See `StagedBackbone`."""
-        weigh, mix = self._end(stage)
-        ending = with_modules(self, stages=self.stages[:stage], weigh=weigh, mix=mix, exits=nn.ModuleDict())
-        ending._after, ending.out_channels = self._after[:stage], self.exit_channels(stage)
-        return ending
+        That is by one pass only if the frames fill the time stride of all.
+        """
+        if isinstance(features, Tensor) and not self.training:
+            ends = [self._after[-1 if stage is None else stage - 1] for stage in stages]
+            if len({_whole_frames(features, end.time_stride) for end in ends}) > 1:
+                return [super(ReDimNet2, self).frames_after(features, [stage])[0] for stage in stages]
+        return super().frames_after(features, stages)
 
-    def settings_until(self, stage: int) -> dict[str, Any]:
-        """See `StagedBackbone`."""
-        return {"stages": list(self._settings[:stage])}
-
-    def _end(self, stage: int | None) -> Any:
-        """What comes after a stage, an exit's or the last: the weighted sum of maps, and a pointwise layer."""
-        return (self.weigh, self.mix) if stage is None else self.exits[str(stage)]
-
-    def _maps(self, features: Tensor | Sequence[Tensor], count: int) -> list[Tensor]:
-        """The maps up to the stage of that number."""
+    def _maps_until(self, features: Tensor | Sequence[Tensor], stage: int) -> list[Tensor]:
         maps: list[Tensor] = []
         stem_input = features
         if isinstance(features, Tensor):
-            stride = self._after[count - 1].time_stride
+            stride = self._after[stage - 1].time_stride
             check_frames(features, stride)
-            frames = features.shape[-1] // stride * stride
-            stem_input = features[..., :frames].transpose(1, 2).unsqueeze(-1)
+            stem_input = features[..., : _whole_frames(features, stride)].transpose(1, 2).unsqueeze(-1)
         else:
             maps.extend(features)
         maps.append(self.stem_group_norm(self.stem_norm(self.stem(stem_input)).flatten(2)))
-        for stage in self.stages[:count]:
-            maps.extend(stage(maps))
+        for each in self.stages[:stage]:
+            maps.extend(each(maps))
         return maps
+
+
+def _whole_frames(features: Tensor, stride: int) -> int:
+    return features.shape[-1] // stride * stride
 
 
 class _After(NamedTuple):
@@ -328,13 +314,6 @@ class _After(NamedTuple):
     maps: int
     shape: tuple[int, int]
     time_stride: int
-
-
-def _last(config: ReDimNet2Config, after: _After) -> tuple[nn.Module, nn.Module]:
-    """What comes after a stage: the weighted sum of all maps so far, and the last pointwise layer."""
-    mixed = after.shape[1] if config.mix_2d else config.width
-    mix = nn.Identity() if config.out_channels is None else nn.Linear(mixed, config.out_channels)
-    return WeightedSum(after.maps, config.width), mix
 
 
 FAMILY = Family("redimnet2", ReDimNet2Config, ReDimNet2)

@@ -74,7 +74,7 @@ def export_encoder(
     waveform (see the report's `min_samples`): `torch.export` holds some networks to lengths like the one it saw.
 
     Args:
-        encoder: it stays as it is.
+        encoder: it stays as it is. With `dim`, its part that gives so many numbers at least cost (`for_dim`).
         path: ends in .onnx or .pt2.
         dim: size of the embedding, one that the encoder has; the largest if None.
         precision: "float32"; of an ONNX file "int8" too.
@@ -99,6 +99,7 @@ def export_encoder(
         found = "int8, without recordings" if precision == "int8" else "recordings, without int8"
         raise ConfigError("calibrate", found, "precision int8 and recordings that it learns from, or neither")
     size = encoder.check_dim(encoder.embedding_dim if dim is None else dim)
+    encoder = encoder.for_dim(dim)
     dims = tuple(value for value in encoder.dims if value <= size)
     described = Description(
         *(encoder.name, encoder.architecture, encoder.sample_rate, dims, encoder.min_samples, encoder.digest()),

@@ -44,6 +44,7 @@ def load_encoder(
     dataset: str | None = ...,
     sha256: str | None = ...,
     progress: bool = ...,
+    adapter: str | Path | None = ...,
 ) -> SpeakerEncoder: ...
 @overload
 def load_encoder(
@@ -56,6 +57,7 @@ def load_encoder(
     dataset: str | None = ...,
     sha256: str | None = ...,
     progress: bool = ...,
+    adapter: str | Path | None = ...,
 ) -> Embedder: ...
 def load_encoder(
     source: str | Path = "default",
@@ -67,6 +69,7 @@ def load_encoder(
     dataset: str | None = None,
     sha256: str | None = None,
     progress: bool = True,
+    adapter: str | Path | None = None,
 ) -> Any:
     """The encoder of published weights, a file or a directory, in the engine that is asked for.
 
@@ -83,6 +86,7 @@ def load_encoder(
         dataset: of published weights.
         sha256: refuse a file with another digest.
         progress: show a download's progress on stderr.
+        adapter: see `voxnest.hub.load_encoder`; an ONNX file takes none.
 
     Raises:
         CheckpointError: see `voxnest.hub.load_encoder`; or a graph that does not equal torch.
@@ -99,6 +103,9 @@ def load_encoder(
     if precision not in PRECISIONS:
         raise ConfigError("precision", repr(precision), one_of(precision, PRECISIONS))
     if Path(source).suffix.lower() == ".onnx":
+        if adapter is not None:
+            expected = "the model that it was exported from, or an export of what voxnest adapter merge writes"
+            raise ConfigError("adapter", f"given with the exported model {source}", expected)
         return _load_file(Path(source), runtime, precision, str(device), (train_type, dataset), sha256)
     if precision == "int8":
         expected = "a file of voxnest export --precision int8"
@@ -108,7 +115,15 @@ def load_encoder(
     from voxnest.hub.checkpoint import load_encoder as load
 
     place = device if runtime in (None, "torch", "auto") else "cpu"
-    encoder = load(source, device=place, train_type=train_type, dataset=dataset, sha256=sha256, progress=progress)
+    encoder = load(
+        source,
+        device=place,
+        adapter=adapter,
+        train_type=train_type,
+        dataset=dataset,
+        sha256=sha256,
+        progress=progress,
+    )
     if runtime in _ENGINES:
         return _proven(runtime, _exported(encoder), precision, str(device), encoder)
     in_torch = _in_torch(encoder, precision)

@@ -15,6 +15,7 @@ from voxnest.errors import ConfigError
 from voxnest.hub.checkpoint import load_encoder
 from voxnest.models.adapters import Adapter
 from voxnest.models.embedding import base_digest
+from voxnest.models.exits import named_thresholds
 from voxnest.models.low_rank import add_changes, changes, find_targets, make_plain
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ class AdapterTraining:
             scale=self.options.alpha / self.options.rank,
             values={key: value for key, value in state.items() if prefixes and key.startswith(prefixes)},
             settings=self.options.model_dump(),
-            thresholds=plain.thresholds,
+            thresholds=named_thresholds(plain),
             metadata=metadata,
         )
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from voxnest.hub.checkpoint import load_classifier, load_encoder, save_encoder
+from voxnest.models.exits import set_thresholds
 from voxnest.training.module import find_errors
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -31,7 +32,7 @@ class LastWeights(L.Callback):
         config: of the run.
 
     Attributes:
-        error: of the mean, per dimension; None before the end, and on other processes than the first.
+        error: of the mean, by size of embedding; None before the end, and on other processes than the first.
 
     Source: wespeaker averages its last ten checkpoints (`average_model.py`).
     """
@@ -39,7 +40,7 @@ class LastWeights(L.Callback):
     def __init__(self, config: TrainingConfig) -> None:
         assert config.output is not None
         self.config, self.folder = config, config.output
-        self.error: dict[int, float] | None = None
+        self.error: dict[str, float] | None = None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Drop what is left of steps that are made again."""
@@ -75,12 +76,13 @@ class LastWeights(L.Callback):
         if self.config.task == "identification":
             classifier = mean_weights([load_classifier(path) for path in paths])
         with module.stop.at_once():
-            self.error, encoder.thresholds = find_errors(data, encoder.to(device), classifier and classifier.to(device))
+            self.error, threshold = find_errors(data, encoder.to(device), classifier and classifier.to(device))
+        set_thresholds(encoder, threshold)
         metadata = {
             "step": trainer.global_step,
             "steps": self._steps(),
-            self.config.measure: {str(dim): rate for dim, rate in self.error.items()},
-            "threshold": {str(dim): value for dim, value in encoder.thresholds.items()},
+            self.config.measure: self.error,
+            "threshold": threshold,
             "seed": self.config.seed,
         }
         save_encoder(encoder, self.folder / "average.safetensors", metadata, classifier)

@@ -16,6 +16,7 @@ from torch import Tensor
 from voxnest.errors import CheckpointError, TrainingError
 from voxnest.files import atomic_write, writing
 from voxnest.hub.checkpoint import save_encoder
+from voxnest.models.exits import set_thresholds
 from voxnest.training.adapters import adapter_file
 from voxnest.training.interruption import StoppedAtOnce, StopSignals, TrainingInterruptedError
 from voxnest.training.schedules import Clock, Limits, lr_factor, margin_at
@@ -169,8 +170,10 @@ class RunCheckpoints(Checkpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up what was found before."""
         self.best, self.last = (
-            found and {"error": found.get("eer"), **found} for found in (state_dict["best"], state_dict["last"])
-        )  # older ones know but one error
+            found
+            and {**found, "error": {str(size): rate for size, rate in (found.get("error") or found["eer"]).items()}}
+            for found in (state_dict["best"], state_dict["last"])
+        )  # older ones know but one error, and sizes by numbers
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Validate first if the run was interrupted before it could."""
@@ -196,18 +199,18 @@ class RunCheckpoints(Checkpoint):
         found = module.validation
         if found is None:
             return
-        dim = self.config.best_dim or module.encoder.embedding_dim
+        size = str(self.config.best_dim or module.encoder.embedding_dim)
         self.last = {"step": found.step, "error": found.error, "threshold": found.threshold}
-        self._improved = self.best is None or found.error[dim] < self.best["error"][dim]
+        self._improved = self.best is None or found.error[size] < self.best["error"][size]
         if self._improved:
             self.best = self.last
         if trainer.is_global_zero:
             encoder = module.adapting.merged() if module.adapting else module.encoder
-            encoder.thresholds = dict(found.threshold)
+            set_thresholds(encoder, found.threshold)
             metadata = {
                 "step": found.step,
-                self.config.measure: {str(d): rate for d, rate in found.error.items()},
-                "threshold": {str(d): value for d, value in found.threshold.items()},
+                self.config.measure: found.error,
+                "threshold": found.threshold,
                 "ema": self.config.ema,
                 "seed": self.config.seed,
             }

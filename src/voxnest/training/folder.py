@@ -43,7 +43,7 @@ class TrainingResult:
         folder: the run folder.
         step: the last step.
         minutes: spent on training and validation.
-        last: dimension -> equal error rate (a fraction) of the last weights.
+        last: equal error rates (fractions) of the last weights, by size of embedding: "64", "64@2" at an exit.
         best: the same of the best weights.
         best_step: when these were reached.
         unreadable: training files that were skipped -> why.
@@ -54,11 +54,11 @@ class TrainingResult:
     folder: Path
     step: int
     minutes: float
-    last: dict[int, float]
-    best: dict[int, float]
+    last: dict[str, float]
+    best: dict[str, float]
     best_step: int
     unreadable: dict[Path, str]
-    average: dict[int, float] | None = None
+    average: dict[str, float] | None = None
     already_finished: bool = False
 
 
@@ -124,9 +124,6 @@ class RunFolder:
         if not (self.result.exists() and self.checkpoint.exists()):
             return None
         content = json.loads(self.result.read_text(encoding="utf-8"))
-        for which in ("last", "best", "average"):
-            if content.get(which) is not None:
-                content[which] = {int(dim): rate for dim, rate in content[which].items()}
         content["unreadable"] = {Path(path): reason for path, reason in content["unreadable"].items()}
         return TrainingResult(folder=self.path, already_finished=True, **content)
 

@@ -75,7 +75,7 @@ class MetricsLog(L.Callback):
         """Log the error rates, and leave the time of the validation out of the speed."""
         module: TrainingModule = pl_module  # type: ignore[assignment]
         if module.validation is not None and trainer.is_global_zero:
-            rates = {f"{self.config.measure}/{dim}": rate for dim, rate in module.validation.error.items()}
+            rates = {f"{self.config.measure}/{size}": rate for size, rate in module.validation.error.items()}
             self._write(trainer, rates)
         self._restart()
 
@@ -169,7 +169,7 @@ class Display(ProgressBar):
         """Print the error rates, to stay above the bar."""
         module: TrainingModule = pl_module  # type: ignore[assignment]
         if self._enabled and module.validation is not None:
-            rates = "  ".join(f"{dim}: {rate:.2%}" for dim, rate in module.validation.error.items())
+            rates = "  ".join(f"{size}: {rate:.2%}" for size, rate in module.validation.error.items())
             self.console.print(f"step {trainer.global_step}  {SHORT[self.config.measure]}  {rates}", highlight=False)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -206,9 +206,10 @@ class Display(ProgressBar):
         parts = [f"step {trainer.global_step}{total}"]
         if "loss" in values:
             parts.append(f"loss {values['loss']:.3f}")
-        rates = [(int(name.partition("/")[2]), rate) for name, rate in values.items() if name.startswith(measure)]
-        if rates:
-            parts.append(f"{SHORT[measure]} {max(rates)[1]:.2%}")
+        module: TrainingModule = trainer.lightning_module  # type: ignore[assignment]
+        full = f"{measure}/{module.encoder.embedding_dim}"
+        if full in values:
+            parts.append(f"{SHORT[measure]} {values[full]:.2%}")
         if "loss" in values:
             parts.append(f"{values['crops_per_second']:.0f} crops/s")
             if self._progress is None or self.console.width >= WIDE:

@@ -33,10 +33,10 @@ def metric_names(
         losses: names of what is added to the loss over speakers.
         accuracies: names of further questions' columns.
     """
+    early = [f"{dim}@{stage}" for stage in exits for dim in dims]
     of_prefixes = [f"loss/{dim}" for dim in dims] if len(dims) > 1 else []
-    of_prefixes += [f"loss/{dim}@{stage}" for stage in exits for dim in dims]
-    of_prefixes += [f"loss/{name}" for name in losses]
-    rates = [f"{measure}/{dim}" for dim in dims]
+    of_prefixes += [f"loss/{name}" for name in (*early, *losses)]
+    rates = [f"{measure}/{size}" for size in (*dims, *early)]
     training = ["lr", "margin", "grad_norm", "crops_per_second", "data_wait"]
     return ["step", "epoch", "minutes", "loss", *of_prefixes, *training, *accuracies, *rates]
 

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from voxnest.errors import CheckpointError, ConfigError, VoxnestError
-from voxnest.evaluation import evaluate, identify
+from voxnest.evaluation import evaluate_exits, identify
 from voxnest.hub.checkpoint import load_encoder
 from voxnest.losses import ClassWeights, LinearSoftmax, OwnClasses
 from voxnest.matryoshka import MatryoshkaLoss, with_dims
 from voxnest.models.classifier import SpeakerClassifier
 from voxnest.models.embedding import eval_mode
+from voxnest.models.exits import named
 from voxnest.training.adapters import AdapterTraining, base_of
 from voxnest.training.auxiliary import AuxiliaryHeads
 from voxnest.training.config import Model
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Validation:
-    """What a validation found, per dimension.
+    """What a validation found, by sizes of embedding: "64" at the end, "64@2" at the exit after stage 2.
 
     Attributes:
         step: of the training.
@@ -48,8 +49,8 @@ class Validation:
     """
 
     step: int
-    error: dict[int, float]
-    threshold: dict[int, float]
+    error: dict[str, float]
+    threshold: dict[str, float]
 
 
 def build_encoder(config: TrainingConfig) -> SpeakerEncoder:
@@ -321,7 +322,7 @@ class TrainingModule(L.LightningModule):
             self.validation, self.interrupted = None, outcome
             return
         self.validation = outcome
-        rates = {f"{self.config.measure}/{dim}": value for dim, value in outcome.error.items()}
+        rates = {f"{self.config.measure}/{size}": value for size, value in outcome.error.items()}
         self.log_dict(rates, logger=False, batch_size=1)  # for other callbacks; logged by ours
 
     def classifier(self) -> SpeakerClassifier | None:
@@ -341,8 +342,8 @@ class TrainingModule(L.LightningModule):
 
 def find_errors(
     data: SpeakerData, encoder: SpeakerEncoder, classifier: SpeakerClassifier | None
-) -> tuple[dict[int, float], dict[int, float]]:
-    """What a validation finds of an encoder: errors, and thresholds if there are any, per dimension.
+) -> tuple[dict[str, float], dict[str, float]]:
+    """What a validation finds of an encoder: errors, and thresholds if there are any; by names as of `Validation`.
 
     Args:
         data: what is validated on.
@@ -350,7 +351,8 @@ def find_errors(
         classifier: of identification, None of verification.
     """
     if classifier is not None:
-        found = identify(encoder, classifier, data.known)
-        return {dim: 1 - share.value for dim, share in found.top1.items()}, {}
-    dims = evaluate(encoder, data.trials, data.trials_root).dims
-    return ({dim: item.eer for dim, item in dims.items()}, {dim: item.threshold for dim, item in dims.items()})
+        shares = named({stage: identify(part, classifier, data.known).top1 for stage, part in encoder.parts().items()})
+        return {size: 1 - share.value for size, share in shares.items()}, {}
+    reports = evaluate_exits(encoder, data.trials, data.trials_root)
+    results = named({stage: report.dims for stage, report in reports.items()})
+    return {size: item.eer for size, item in results.items()}, {size: item.threshold for size, item in results.items()}
