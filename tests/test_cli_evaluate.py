@@ -58,6 +58,26 @@ def test_a_table_with_every_dimension_is_printed(model, corpus):
     assert "24 target and 252 non-target trials of 24 recordings" in result.output
 
 
+def test_several_lists_are_one_table_with_the_worst_first(model, corpus, tmp_path):
+    easy, hard = corpus / "trials.txt", tmp_path / "hard.txt"
+    turned = {"0": "1", "1": "0"}
+    hard.write_text("".join(f"{turned[line[0]]}{line[1:]}\n" for line in easy.read_text().splitlines()))
+    both = ("--trials", easy, "--trials", hard, "--root", corpus)
+    result = voxnest(model, *both, "--json", tmp_path / "r.json", "--plot", tmp_path / "det.png", "--interval")
+    assert result.exit_code == 0, result.output
+    rows = [line.split() for line in result.stdout.splitlines() if line.startswith(("trials ", "hard "))]
+    assert [row[0] for row in rows[1:]] == ["hard", "trials"], "beneath the headings"
+    assert (float(rows[1][1]), rows[2][1]) == (100, "0.00")
+    assert max(map(len, result.stdout.splitlines())) <= 80
+    found = json.loads((tmp_path / "r.json").read_text())
+    assert [(each["model"], each["trials"]) for each in found] == [(str(model), str(path)) for path in (easy, hard)]
+    twice = voxnest(model, "--trials", easy, "--trials", easy, "--root", corpus)
+    assert twice.stdout.startswith(f"{model} on trials.txt\n")
+    refused = voxnest("--scores", tmp_path / "s", *both)
+    assert isinstance(refused.exception, ConfigError)
+    assert "--trials: 2 lists and --scores (expected one list with --scores)" in str(refused.exception)
+
+
 def test_json_and_plot_are_written_for_the_dimensions_asked_for(model, corpus, tmp_path):
     written = tmp_path / "a" / "r.json", tmp_path / "b" / "det.png"
     result = voxnest(

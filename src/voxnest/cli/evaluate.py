@@ -37,8 +37,11 @@ def evaluate(
     ] = None,
     adapter: Adapter = None,
     trials: Annotated[
-        Path | None,
-        typer.Option(help="Trial list: '1|0 enrollment test' or 'enrollment test target|nontarget'. May be a pipe."),
+        list[Path] | None,
+        typer.Option(
+            help="Trial list: '1|0 enrollment test' or 'enrollment test target|nontarget'. May be a pipe. May be "
+            "repeated: one table, the worst list first."
+        ),
     ] = None,
     scores: Annotated[
         list[Path] | None,
@@ -119,14 +122,14 @@ def evaluate(
     """Measure EER and minDCF of a model on a trial list, at every dimension, and the errors that verify would make; or
     how often it names the right one of the speakers it was trained on.
 
-    Several models give a table each, one plot, one report, and a list as JSON. Where JSON or the picture goes to
-    standard output, everything else goes to standard error.
+    Several models give a table each, several lists one for all; one plot, one report, and a list as JSON. Where JSON or
+    the picture goes to standard output, everything else goes to standard error.
     """
     from rich.console import Console
     from rich.markup import escape
 
     from voxnest.cli.evaluation_runs import Cohorts, evaluate_models, load_models
-    from voxnest.cli.evaluation_tables import print_missing, print_report
+    from voxnest.cli.evaluation_tables import print_lists, print_missing, print_report
     from voxnest.cli.identification import print_identification
     from voxnest.cli.results import give_json
     from voxnest.drawing import PICTURES
@@ -161,6 +164,10 @@ def evaluate(
         with_what = "--scores" if scores else f"{len(model or [])} models"
         raise ConfigError("--adapter", f"given with {with_what}", "the one model that it was trained for")
     names = list(dict.fromkeys(scores or model or ["default"]))
+    lists = list(dict.fromkeys(trials or []))
+    if len(lists) > 1 and (scores or protocol):
+        source = "--scores" if scores else "--protocol"
+        raise ConfigError("--trials", f"{len(lists)} lists and {source}", f"one list with {source}")
     notes = Console(stderr=True, soft_wrap=True, highlight=False)
     if window is not None and not 0 <= window <= LONGEST_WINDOW:
         raise ConfigError("--window", f"{window:g} s", f"0 to {LONGEST_WINDOW:g}")
@@ -191,47 +198,52 @@ def evaluate(
         raise ConfigError("--enrollment", "given without a protocol", "--protocol NAME")
     if not cohort and (norm or cohort_speakers):
         raise ConfigError("--norm", "given without a cohort", "--cohort PLACE")
-    if trials and is_stream(trials):
-        notes.print(f"[yellow]note:[/] reading trials from {escape(str(trials))} until its writer ends")
+    for path in filter(is_stream, lists):
+        notes.print(f"[yellow]note:[/] reading trials from {escape(str(path))} until its writer ends")
+    first = next(iter(lists), None)
     cards: dict[str, dict[str, str]] = {}
     if scores:
-        reports = {str(path): evaluate_scores(path, trials, root, interval) for path in dict.fromkeys(scores)}
+        reports = {str(path): evaluate_scores(path, first, root, interval) for path in dict.fromkeys(scores)}
     else:
         how = {"runtime": runtime, "precision": precision, "device": device, "adapter": adapter}
         encoders = load_models(list(map(str, names)), dim, how)
         try:
             if protocol is not None:
                 assert root is not None
-                listed = find_protocol_trials(
-                    find_protocol(protocol), root, trials, enrollment, allow_missing=allow_missing
-                )
+                known = find_protocol(protocol)
+                found = [find_protocol_trials(known, root, first, enrollment, allow_missing=allow_missing)]
             else:
-                assert trials is not None
-                listed = find_trials(trials, root, allow_missing=allow_missing)
+                found = [find_trials(path, root, allow_missing=allow_missing) for path in lists]
         except MissingRecordings as error:
             print_missing(error.missing, notes)
             if json:
                 give_json({"missing": error.missing}, json)
             raise
-        if listed.missing:
-            print_missing(listed.missing, notes)
+        if missing := [path for listed in found for path in listed.missing]:
+            print_missing(missing, notes)
         methods: Any = tuple(each.value for each in norm or [Norm.AS])
-        cohorts = Cohorts(cohort, methods, top_n, cohort_speakers) if cohort else None
-        describe = report is not None
-        pldas = {name: load_plda(plda, encoder) for name, encoder in encoders.items()} if plda else {}
         reports, cards = evaluate_models(
-            *(encoders, listed, dim, interval, window or None, cohorts, pldas),
+            encoders,
+            found,
+            dim,
+            interval=interval,
+            window=window or None,
+            cohorts=Cohorts(cohort, methods, top_n, cohort_speakers) if cohort else None,
+            pldas={name: load_plda(plda, encoder) for name, encoder in encoders.items()} if plda else {},
             adapter=adapter,
-            describe=describe,
+            describe=report is not None,
             keep=cache,
         )
 
     console = Console(stderr=bool(piped), markup=False, highlight=False)
-    for name, found in reports.items():
-        for warning in found.warnings:
-            notes.print(f"[yellow]warning:[/] {escape(f'{found.trials or name}: {warning}')}")
-        print_report(found, console)
-    results = [found.to_dict() for found in reports.values()]
+    for name, each in reports.items():
+        for warning in each.warnings:
+            notes.print(f"[yellow]warning:[/] {escape(f'{each.trials or name}: {warning}')}")
+        if len(lists) < 2:
+            print_report(each, console)
+    if len(lists) > 1:
+        print_lists(reports.values(), console)
+    results = [each.to_dict() for each in reports.values()]
     if json and not give_json(results if len(results) > 1 else results[0], json):
         console.print(f"results: {json}", soft_wrap=True)
     if plot:

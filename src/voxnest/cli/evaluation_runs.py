@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -39,18 +39,18 @@ def load_models(models: list[str], dims: list[int] | None, how: Mapping[str, Any
 
 def evaluate_models(
     encoders: dict[str, Embedder],
-    trials: TrialSet,
+    lists: Sequence[TrialSet],
     dims: list[int] | None,
+    *,
     interval: bool,
     window: float | None,
     cohorts: Cohorts | None,
     pldas: Mapping[str, PLDA],
-    *,
     adapter: Path | None,
     describe: bool,
     keep: bool,
 ) -> tuple[dict[str, EvaluationReport], dict[str, dict[str, str]]]:
-    """Evaluate models, and describe them if it is wanted."""
+    """Evaluate models on every list, and describe them if it is wanted: by model, and list if there are several."""
     from dataclasses import replace
 
     from voxnest.evaluation import Cohort, describe_encoder, load_cohort
@@ -75,20 +75,22 @@ def evaluate_models(
                     progress=progress,
                 )
             cohort = Cohort(matrix, cohorts.methods, cohorts.top_n)
-        with progress_bar("embedding") as progress:
-            found = run(
-                *(encoder, trials),
-                dims=dims,
-                progress=progress,
-                interval=interval,
-                window=window,
-                cohort=cohort,
-                plda=pldas.get(name),
-                cache=cache,
-            )
-        label = f"{name} with {adapter.name}" if adapter else name
-        reports[label] = replace(found, model=label)
-        if describe:
-            told = encoder.description.card if isinstance(encoder, Engine) else find_metadata(name)
-            cards[label] = describe_encoder(encoder, told)
+        model = f"{name} with {adapter.name}" if adapter else name
+        for trials in lists:
+            with progress_bar("embedding") as progress:
+                found = run(
+                    *(encoder, trials),
+                    dims=dims,
+                    progress=progress,
+                    interval=interval,
+                    window=window,
+                    cohort=cohort,
+                    plda=pldas.get(name),
+                    cache=cache,
+                )
+            label = model if len(lists) < 2 else f"{model} on {found.trials}"
+            reports[label] = replace(found, model=model)
+            if describe:
+                told = encoder.description.card if isinstance(encoder, Engine) else find_metadata(name)
+                cards[label] = describe_encoder(encoder, told)
     return reports, cards

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,6 +35,41 @@ def print_report(report: EvaluationReport, console: Console) -> None:
         )
     if report.cached:
         console.print(f"{report.cached:,} embeddings came from the cache; --no-cache goes without")
+
+
+def print_lists(reports: Collection[EvaluationReport], console: Console) -> None:
+    """Print a row for each list (and model, if there are several): error rates at every dimension, the worst first."""
+    several = len({report.model for report in reports}) > 1
+    paths = {report.trials for report in reports}
+    stems = {path: Path(path or "-").stem for path in paths}
+    names = stems if len(set(stems.values())) == len(paths) else {path: str(path) for path in paths}
+    dims = sorted({dim for report in reports for dim in report.dims}, reverse=True)
+    largest = {id(report): report.dims[max(report.dims)] for report in reports}
+    interval = any(result.eer_interval for result in largest.values())
+    sizes = [f"EER %\n{dims[0]}", *["95%\n"][:interval], *(f"\n{dim}" for dim in dims[1:])]
+    table = _make_table(["trials", *sizes, "false\nacc. %", "false\nrej. %"])
+    table.columns[0].justify, table.columns[0].no_wrap, table.columns[0].overflow = "left", False, "fold"
+    table.padding = (0, 1, 0, 0)  # a name of a list needs the room
+    for report in sorted(reports, key=lambda report: -largest[id(report)].eer):
+        result = largest[id(report)]
+        rates = {dim: f"{100 * found.eer:.2f}" for dim, found in report.dims.items()}
+        limits = [f"{100 * low:.2f}-{100 * high:.2f}" for low, high in filter(None, [result.eer_interval])]
+        point = result.verify
+        errors = (point.false_accept_rate, point.false_reject_rate) if point else ()
+        name = names[report.trials]
+        table.add_row(
+            f"{report.model}: {name}" if several else name,
+            *(rates.get(dims[0], "-"), *limits, *(rates.get(dim, "-") for dim in dims[1:])),
+            *(f"{100 * rate:.2f}" for rate in errors),
+        )
+    if not several:
+        console.print(next(iter(reports)).model, style="bold", soft_wrap=True)
+    console.print(table)
+    if interval:
+        console.print("95%: of the EER, over speakers", style="dim")
+    console.print(f"false acc., rej.: of voxnest verify, at {dims[0]} numbers", style="dim")
+    trials = sum(report.targets + report.nontargets for report in reports)
+    console.print(f"{trials:,} trials of {len(reports)} lists")
 
 
 def _table(report: EvaluationReport) -> Table:

@@ -43,7 +43,7 @@ Root = Annotated[
     Path | None,
     typer.Option(
         help="Folder that the list's relative paths start from.",
-        show_default="the list's folder, or wav or test in it",
+        show_default="the list's folder, or wav, test or dev in it",
     ),
 ]
 Cache = Annotated[bool, typer.Option("--cache/--no-cache", help="Keep embeddings, and take those that are kept.")]

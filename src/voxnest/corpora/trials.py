@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 FORMATS = "'1|0 enrollment test' (VoxCeleb) or 'enrollment test target|nontarget' (Kaldi)"
 VOXCELEB = {"1": True, "0": False}
 KALDI = {"target": True, "nontarget": False}
-SUBFOLDERS = ("wav", "test", "test/wav")
+SUBFOLDERS = ("wav", "test", "test/wav", "dev", "dev/wav")
 
 
 class Trial(NamedTuple):
