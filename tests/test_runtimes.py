@@ -99,14 +99,15 @@ def test_a_checkpoint_is_exported_once_and_kept(
 
 
 def test_auto_takes_the_fastest_and_remembers_it(folder: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seconds = {"SpeakerEncoder": 0.3, "OnnxEncoder": 0.1, "OpenVINOEncoder": 0.2}
+    seconds = {"torch": 0.3, "onnx": 0.1, "openvino": 0.2}
     asked = []
 
-    def measure(embedder: Any) -> float:
-        asked.append(type(embedder).__name__)
-        return seconds[asked[-1]]
+    def time_each(embedders: dict[str, Any], waveform: np.ndarray) -> dict[str, float]:
+        assert waveform.shape == (1, 48000)
+        asked.extend(embedders)
+        return seconds
 
-    monkeypatch.setattr(loading, "_seconds", measure)
+    monkeypatch.setattr(loading, "time_each", time_each)
     assert isinstance(voxnest.load_encoder(folder / "model.safetensors", runtime="auto"), OnnxEncoder)
     assert set(asked) == set(seconds)
     assert isinstance(voxnest.load_encoder(folder / "model.safetensors", runtime="auto"), OnnxEncoder)

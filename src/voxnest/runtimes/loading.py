@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import platform
-import statistics
-import time
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,6 +17,7 @@ from voxnest.runtimes.engine import missing_extra
 from voxnest.runtimes.onnx import OnnxEncoder
 from voxnest.runtimes.openvino import OpenVINOEncoder
 from voxnest.runtimes.proof import compare, speech
+from voxnest.runtimes.timing import SECONDS, time_each
 
 if TYPE_CHECKING:
     import torch
@@ -30,7 +29,6 @@ RUNTIMES = ("torch", "onnx", "openvino", "auto")
 PRECISIONS = ("float32", "bfloat16", "int8")
 _ENGINES: dict[str, Any] = {"onnx": OnnxEncoder, "openvino": OpenVINOEncoder}
 _PACKAGES = {"torch": "torch", "onnx": "onnxruntime", "openvino": "openvino"}
-_TRIALS, _SECONDS = 7, 3.0
 
 
 @overload
@@ -177,21 +175,9 @@ def _fastest(encoder: SpeakerEncoder, in_torch: Embedder, precision: str) -> Emb
     versions = " ".join(f"{name} {_version(name)}" for name in candidates)
     key, notes = f"fastest {versions} {precision} {platform.node()}", _Notes(path)
     if key not in notes.known:
-        notes.keep(key, min(candidates, key=lambda name: _seconds(candidates[name])))
+        seconds = time_each(candidates, speech(SECONDS, encoder.sample_rate)[None])
+        notes.keep(key, min(seconds, key=lambda name: seconds[name]))
     return candidates[str(notes.known[key])]
-
-
-def _seconds(embedder: Embedder) -> float:
-    """What one waveform takes, the middle of several."""
-    waveform = speech(_SECONDS, embedder.sample_rate)[None]
-    took = []
-    with embedder.ready():
-        embedder.embed(waveform)
-        for _ in range(_TRIALS):
-            start = time.perf_counter()
-            embedder.embed(waveform)
-            took.append(time.perf_counter() - start)
-    return statistics.median(took)
 
 
 class _Notes:
