@@ -178,11 +178,11 @@ def errs(monkeypatch: pytest.MonkeyPatch, float32: float, int8: float) -> None:
 
 
 def test_int8_that_is_faster_is_written_with_what_it_costs(
-    int8: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run
+    int8: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run, caplog: pytest.LogCaptureFixture
 ) -> None:
     takes(monkeypatch, 0.0101, 0.02)
     status, output, errors = run(*int8, "--trials", tmp_path / "trials.txt")
-    assert status == 0, errors
+    assert (status, caplog.records) == (0, []), errors
     assert "EER of 16 numbers: " in output
     assert f"int8 (onnx): 10.1 ms a recording, of the first 3 s of {tmp_path / 'voice.wav'}" in output
     kinds = {node.op_type for node in onnx.load(tmp_path / "small.onnx").graph.node}

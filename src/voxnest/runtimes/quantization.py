@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,18 +40,22 @@ def quantize(source: Path, target: Path, described: Description, recordings: Seq
     library = import_extra("onnxruntime.quantization", "onnx")
     graph = onnx.load(source).graph
     kept = [node.name for node in graph.node if "/frontend/" in node.name or "/head/" in node.name]
-    library.quantize_static(
-        str(source),
-        str(target),
-        _reader(library, described, recordings),
-        quant_format=library.QuantFormat.QDQ,
-        op_types_to_quantize=_KINDS,
-        nodes_to_exclude=kept,
-        per_channel=True,
-        activation_type=library.QuantType.QUInt8,
-        weight_type=library.QuantType.QInt8,
-        extra_options={"WeightSymmetric": True},
-    )
+    logging.disable(logging.WARNING)  # it advises to simplify the graph first, which is done
+    try:
+        library.quantize_static(
+            str(source),
+            str(target),
+            _reader(library, described, recordings),
+            quant_format=library.QuantFormat.QDQ,
+            op_types_to_quantize=_KINDS,
+            nodes_to_exclude=kept,
+            per_channel=True,
+            activation_type=library.QuantType.QUInt8,
+            weight_type=library.QuantType.QInt8,
+            extra_options={"WeightSymmetric": True},
+        )
+    finally:
+        logging.disable(logging.NOTSET)
     model = onnx.load(target)
     onnx.helper.set_model_props(model, {KEY: described.to_json()})
     onnx.save(model, target)
