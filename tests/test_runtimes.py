@@ -1,7 +1,9 @@
 """An encoder is the same in every engine: loaded by one function, used in one way, without torch where it can be."""
 
+import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -69,6 +71,22 @@ def test_many_threads_use_an_engine_at_once(folder: Path, encoder: SpeakerEncode
     with encoder.ready():
         for waveform, embedding in zip(waveforms, found, strict=True):
             np.testing.assert_allclose(embedding, encoder.embed(waveform), atol=1e-4)
+
+
+def test_a_file_is_loaded_ahead_for_threads_and_nothing_is_said_before_it_is_used(
+    folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for path in (folder / "model.onnx", shutil.copy(folder / "model.onnx", tmp_path / "gone.onnx")):
+        engine = OnnxEncoder(path)
+        if path.parent == tmp_path:
+            path.unlink()
+        engine.load_ahead()
+        for thread in [thread for thread in threading.enumerate() if thread.name == "load"]:
+            thread.join()
+        assert list(engine._sessions) == ([False] if path.exists() else [])
+    assert capfd.readouterr() == ("", "")
+    with pytest.raises(CheckpointError, match=r"gone.onnx: onnxruntime cannot load it"):
+        engine.encode(speech(1.0, 16000))
 
 
 def test_what_cannot_be_embedded_is_an_audio_error(folder: Path) -> None:

@@ -54,7 +54,6 @@ class Engine(ABC):
         self.thresholds, self.calibration = self.description.thresholds, self.description.calibration
         self.threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self._started = threading.local()
-        self._lock = threading.Lock()
         self._digest: str | None = None
 
     @abstractmethod

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import platform
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -129,6 +128,8 @@ def _load_file(
     if runtime == "auto":
         runtime = "onnx" if find_spec("onnxruntime") is not None else "openvino"
     engine: Embedder = _ENGINES[runtime or "onnx"](path, precision, device)
+    if isinstance(engine, OnnxEncoder):
+        engine.load_ahead()
     return engine
 
 
@@ -198,6 +199,8 @@ class _Notes:
 
 
 def _version(runtime: str) -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return version(_PACKAGES[runtime])
     except PackageNotFoundError:
