@@ -73,6 +73,7 @@ def test_many_threads_use_an_engine_at_once(folder: Path, encoder: SpeakerEncode
             np.testing.assert_allclose(embedding, encoder.embed(waveform), atol=1e-4)
 
 
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_file_is_loaded_ahead_for_threads_and_nothing_is_said_before_it_is_used(
     folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from voxnest.errors import AudioError, ConfigError, VoxnestError
 from voxnest.models.embedder import Threads
 from voxnest.models.encoding import encode
-from voxnest.models.streaming import Stream
+from voxnest.models.streaming import stream
 from voxnest.runtimes.description import read_description
 
 MOST_THREADS = 8
@@ -96,11 +96,7 @@ class Engine(ABC):
         expected = "whole recordings, or --runtime torch"
         raise ConfigError("window", f"{window:g} s, in the runtime {self.runtime}", expected)
 
-    encode = encode
-
-    def stream(self, hop: float = 1.0, **options: Any) -> Stream:
-        """Running embeddings of sound that is still coming in; see `Stream`."""
-        return Stream(self, hop, **options)
+    encode, stream = encode, stream
 
     def for_dim(self, dim: int | None) -> Engine:
         """Itself: a file holds one graph."""

@@ -21,7 +21,7 @@ from voxnest.runtimes.timing import SECONDS, time_each
 if TYPE_CHECKING:
     import torch
 
-    from voxnest.models.embedder import Embedder
+    from voxnest.models.embedder import Embedder, LoadedEncoder
     from voxnest.models.encoder import SpeakerEncoder
 
 RUNTIMES = ("torch", "onnx", "openvino", "auto")
@@ -30,11 +30,24 @@ _ENGINES: dict[str, Any] = {"onnx": OnnxEncoder, "openvino": OpenVINOEncoder}
 _PACKAGES = {"torch": "torch", "onnx": "onnxruntime", "openvino": "openvino"}
 
 
+# Of what name the encoder is, types do not know: an ONNX file's is no `SpeakerEncoder`, and all else is.
 @overload
 def load_encoder(
     source: str | Path = ...,
     *,
-    runtime: Literal["torch"] | None = ...,
+    runtime: None = ...,
+    precision: Literal["float32"] = ...,
+    device: str | torch.device = ...,
+    train_type: str | None = ...,
+    dataset: str | None = ...,
+    sha256: str | None = ...,
+    progress: bool = ...,
+) -> SpeakerEncoder | Any: ...
+@overload
+def load_encoder(
+    source: str | Path = ...,
+    *,
+    runtime: Literal["torch"],
     precision: Literal["float32"] = ...,
     device: str | torch.device = ...,
     train_type: str | None = ...,
@@ -53,7 +66,7 @@ def load_encoder(
     dataset: str | None = ...,
     sha256: str | None = ...,
     progress: bool = ...,
-) -> Embedder: ...
+) -> LoadedEncoder: ...
 def load_encoder(
     source: str | Path = "default",
     *,
