@@ -169,6 +169,19 @@ main.main()
 """
 
 
+def test_a_command_ends_after_its_threads_and_handlers_with_all_that_was_printed() -> None:
+    work = (
+        "import atexit, concurrent.futures as futures; atexit.register(print, 'handler'); print('out')\n"
+        "    threading.Thread(target=lambda: (time.sleep(0.2), print('thread'))).start()\n"
+        "    busy.pool = futures.ThreadPoolExecutor(1); busy.pool.submit(int)\n"
+        "    return 1"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", SLOW_IMPORT.format(work=work)], capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout.split(), done.stderr) == (1, ["out", "thread", "handler"], "")
+
+
 @pytest.mark.parametrize(
     ("number", "work"),
     [

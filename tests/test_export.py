@@ -6,7 +6,9 @@ import subprocess
 import sys
 import venv
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,12 +18,14 @@ import soundfile
 import torch
 
 import voxnest
+from voxnest import evaluation
 from voxnest.errors import CheckpointError, ConfigError
 from voxnest.models.encoder import SpeakerEncoder
-from voxnest.runtimes import export, export_encoder, read_description
+from voxnest.runtimes import export, export_encoder, quantization, read_description
 from voxnest.runtimes.description import KEY
 from voxnest.runtimes.onnx import OnnxEncoder
 from voxnest.runtimes.proof import speech
+from voxnest.runtimes.timing import time_each
 from voxnest.scoring import Calibration
 from voxnest.scoring.logistic import LinearLLR
 
@@ -138,24 +142,125 @@ def test_the_script_beside_a_model_runs_it_without_torch_and_voxnest(
     assert len((tmp_path / "model_run.py").read_text().split('"""')[2].strip().splitlines()) <= 14
 
 
-def test_int8_is_learnt_from_recordings_and_its_cost_told(
-    encoder: SpeakerEncoder, recording: Path, tmp_path: Path, run: Run
-) -> None:
+@pytest.fixture
+def int8(encoder: SpeakerEncoder, recording: Path, tmp_path: Path) -> list[object]:
+    """Words of a command that exports int8, and a trial list."""
     soundfile.write(tmp_path / "other.wav", speech(2.5, 16000, 5), 16000)
     soundfile.write(tmp_path / "again.wav", 0.5 * speech(2.5, 16000)[4000:], 16000)
     (tmp_path / "trials.txt").write_text("1 voice.wav again.wav\n0 voice.wav other.wav\n")
     voxnest.save_encoder(encoder, tmp_path / "model.safetensors")
     words = ["export", tmp_path / "model.safetensors", "-o", tmp_path / "small.onnx", "--precision", "int8"]
-    status, output, errors = run(*words, "--calibrate", recording, "--trials", tmp_path / "trials.txt")
-    assert status == 0, errors
+    return [*words, "--calibrate", recording]
+
+
+def takes(monkeypatch: pytest.MonkeyPatch, int8: float, others: float) -> None:
+    """Let graphs in 8 bits take so many seconds, and all others so many."""
+
+    def time_each(engines: dict[str, Any], waveform: np.ndarray) -> dict[str, float]:
+        assert waveform.shape == (1, 40000)
+        assert {"int8 (onnx)", "int8 (openvino)", "float32 (onnx)", "float32 (openvino)"} <= engines.keys()
+        assert all(engine.embed(waveform).shape == (1, 16) for engine in engines.values())
+        return {name: int8 if engine.description.precision == "int8" else others for name, engine in engines.items()}
+
+    monkeypatch.setattr(quantization, "time_each", time_each)
+
+
+def errs(monkeypatch: pytest.MonkeyPatch, float32: float, int8: float) -> None:
+    """Let evaluations find these equal error rates, in this order."""
+    rates = iter((float32, int8))
+
+    def evaluate(embedder: Any, _: object, dims: tuple[int, ...], **__: object) -> SimpleNamespace:
+        assert embedder.encode(speech(1.0, 16000)).shape == (1, 16)
+        eer = next(rates)
+        return SimpleNamespace(dims={8: SimpleNamespace(eer=0.2), 16: SimpleNamespace(eer=eer)})
+
+    monkeypatch.setattr(evaluation, "evaluate", evaluate)
+
+
+def test_int8_that_is_faster_is_written_with_what_it_costs(
+    int8: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    takes(monkeypatch, 0.0101, 0.02)
+    status, output, errors = run(*int8, "--trials", tmp_path / "trials.txt")
+    assert (status, caplog.records) == (0, []), errors
     assert "EER of 16 numbers: " in output
+    assert f"int8 (onnx): 10.1 ms a recording, of the first 3 s of {tmp_path / 'voice.wav'}" in output
     kinds = {node.op_type for node in onnx.load(tmp_path / "small.onnx").graph.node}
     assert "QuantizeLinear" in kinds
+    assert OnnxEncoder(tmp_path / "small.onnx", "int8").description.precision == "int8"
     with pytest.raises(ConfigError, match=r"precision: float32, of a file in int8"):
         OnnxEncoder(tmp_path / "small.onnx")
-    status, _, errors = run(*words)
+    status, _, errors = run(*int8[:-2])
     assert status == 2
     assert "calibrate: int8, without recordings" in errors
+
+
+def test_int8_that_is_not_faster_is_refused_but_for_its_size(
+    int8: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run
+) -> None:
+    takes(monkeypatch, 0.0201, 0.02)
+    status, output, errors = run(*int8)
+    assert (status, output, len(errors.splitlines())) == (2, "", 1)
+    assert "small.onnx: not written: int8 (onnx) takes 20.1 ms a recording, float32 (onnx) 20.0 ms" in errors
+    assert "(expected int8 to be faster; --for-size to have it all the same, for its size)" in errors
+    assert not list(tmp_path.glob("*small*"))
+    status, output, errors = run(*int8, "--for-size")
+    assert status == 0, errors
+    assert "int8 (onnx): 20.1 ms" in output
+    assert (tmp_path / "small.onnx").exists()
+
+
+def test_int8_whose_errors_are_more_is_refused_but_for_its_size(
+    int8: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run
+) -> None:
+    takes(monkeypatch, 0.01, 0.02)
+    errs(monkeypatch, 0.1, 0.1031)
+    words = [*int8, "--trials", tmp_path / "trials.txt"]
+    status, output, errors = run(*words)
+    assert status == 2
+    assert "EER of 16 numbers: 10.000% in float32, 10.310% in int8 (+3.1%)" in output
+    assert "small.onnx: not written: the EER of 16 numbers is 10.310% in int8 and 10.000% in float32 (" in errors
+    assert "(expected at most 3% more; --for-size to have it all the same, for its size)" in errors
+    assert not list(tmp_path.glob("*small*"))
+    errs(monkeypatch, 0.1, 0.1031)
+    assert run(*words, "--for-size")[0] == 0
+    assert (tmp_path / "small.onnx").exists()
+
+
+def test_errors_may_be_three_percent_more_at_each_size() -> None:
+    quantization.check_errors(Path("a.onnx"), {8: 0.1, 16: 0.2, 24: 0.0}, {8: 0.1029, 16: 0.1, 24: 0.0})
+    for after in ({8: 0.1031, 16: 0.2}, {8: 0.1, 16: 0.207}):
+        with pytest.raises(ConfigError, match=f"a.onnx: not written: the EER of {8 if after[8] > 0.1 else 16} numbers"):
+            quantization.check_errors(Path("a.onnx"), {8: 0.1, 16: 0.2}, after)
+    with pytest.raises(ConfigError, match=r"0.010% in int8 and 0.000% in float32"):
+        quantization.check_errors(Path("a.onnx"), {8: 0.0}, {8: 1e-4})
+
+
+def test_options_of_int8_need_int8(encoder: SpeakerEncoder, tmp_path: Path, run: Run) -> None:
+    for words in (("--for-size",), ("--trials", tmp_path / "trials.txt")):
+        status, _, errors = run("export", "-o", tmp_path / "model.onnx", *words)
+        assert (status, f"{words[0]}: given with --precision float32" in errors) == (2, True)
+
+
+def test_engines_are_timed_by_turns_and_the_middle_counts() -> None:
+    now, calls = 0.0, []
+
+    class Fake:
+        def __init__(self, name: str, seconds: list[float]) -> None:
+            self.name, self.seconds = name, iter(seconds)
+
+        def ready(self) -> Any:
+            return nullcontext()
+
+        def embed(self, waveform: np.ndarray) -> np.ndarray:
+            nonlocal now
+            calls.append(self.name)
+            now += next(self.seconds)
+            return waveform
+
+    fakes: dict[str, Any] = {"a": Fake("a", [100, 1, 9, 2, 8, 3, 7, 4]), "b": Fake("b", [100, 5, 5, 5, 5, 6, 6, 6])}
+    assert time_each(fakes, np.zeros((1, 9)), lambda: now) == {"a": 4, "b": 5}
+    assert calls == ["a", "b"] * 8
 
 
 @pytest.mark.parametrize(

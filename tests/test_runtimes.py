@@ -1,7 +1,9 @@
 """An encoder is the same in every engine: loaded by one function, used in one way, without torch where it can be."""
 
+import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -71,6 +73,23 @@ def test_many_threads_use_an_engine_at_once(folder: Path, encoder: SpeakerEncode
             np.testing.assert_allclose(embedding, encoder.embed(waveform), atol=1e-4)
 
 
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_file_is_loaded_ahead_for_threads_and_nothing_is_said_before_it_is_used(
+    folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for path in (folder / "model.onnx", shutil.copy(folder / "model.onnx", tmp_path / "gone.onnx")):
+        engine = OnnxEncoder(path)
+        if path.parent == tmp_path:
+            path.unlink()
+        engine.load_ahead()
+        for thread in [thread for thread in threading.enumerate() if thread.name == "load"]:
+            thread.join()
+        assert list(engine._sessions) == ([False] if path.exists() else [])
+    assert capfd.readouterr() == ("", "")
+    with pytest.raises(CheckpointError, match=r"gone.onnx: onnxruntime cannot load it"):
+        engine.encode(speech(1.0, 16000))
+
+
 def test_what_cannot_be_embedded_is_an_audio_error(folder: Path) -> None:
     exported = OnnxEncoder(folder / "model.onnx")
     with pytest.raises(AudioError, match=r"waveform: shape \[100\]"):
@@ -99,14 +118,15 @@ def test_a_checkpoint_is_exported_once_and_kept(
 
 
 def test_auto_takes_the_fastest_and_remembers_it(folder: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seconds = {"SpeakerEncoder": 0.3, "OnnxEncoder": 0.1, "OpenVINOEncoder": 0.2}
+    seconds = {"torch": 0.3, "onnx": 0.1, "openvino": 0.2}
     asked = []
 
-    def measure(embedder: Any) -> float:
-        asked.append(type(embedder).__name__)
-        return seconds[asked[-1]]
+    def time_each(embedders: dict[str, Any], waveform: np.ndarray) -> dict[str, float]:
+        assert waveform.shape == (1, 48000)
+        asked.extend(embedders)
+        return seconds
 
-    monkeypatch.setattr(loading, "_seconds", measure)
+    monkeypatch.setattr(loading, "time_each", time_each)
     assert isinstance(voxnest.load_encoder(folder / "model.safetensors", runtime="auto"), OnnxEncoder)
     assert set(asked) == set(seconds)
     assert isinstance(voxnest.load_encoder(folder / "model.safetensors", runtime="auto"), OnnxEncoder)

@@ -33,11 +33,16 @@ same: bool = voxnest.verify(encoder, "a.wav", "b.wav", dim=64).same
 eer: float = voxnest.evaluate(encoder, "trials.txt").dims[64].eer
 result = voxnest.train(voxnest.load_config("mine.yaml", ["output=runs/mine"]))
 names: list[str] = voxnest.list_models()
+exported = voxnest.load_encoder("model.onnx", runtime="onnx")
+print(exported.encode(["a.wav"], dim=64).shape, exported.stream(hop=0.5), voxnest.embed(exported, ["a.wav"]))
+voxnest.load_encoder("model.onnx").encode("a.wav")
+voxnest.load_encoder("redimnet-b2", runtime="torch", device="cpu").train()
 """
 WRONG = """
 seconds: str = voxnest.read_audio("a.wav").duration
 voxnest.load_encoder(3)
 voxnest.load_audio("a.wav")
+voxnest.load_encoder("model.onnx", runtime="onnx").train()
 """
 
 
@@ -142,7 +147,7 @@ def test_a_type_checker_knows_the_public_names(installed: Installed, tmp_path: P
     )
     errors = [line for line in checked.stdout.splitlines() if ": error:" in line]
     lines = len(SCRIPT.splitlines())
-    places = [f"wrong.py:{lines + line}" for line in (2, 3, 4)]
+    places = [f"wrong.py:{lines + line}" for line in (2, 3, 4, 5)]
     assert [line.split(": ")[0] for line in errors] == places, checked.stdout + checked.stderr
 
 

@@ -35,6 +35,11 @@ FUSION = "eres2net.py -k fusion"
 GRADIENTS = "nas.py -k gradients"
 JSON = "properties.py -k json_option"
 SEARCHED = "autospeech.py autospeech_files.py"
+INT8 = "export.py -k 'int8 or three_percent or turns'"
+ENGINES = "runtimes.py -k 'fastest or ahead or cannot_be_embedded'"
+SHARDS = "bulk.py -k 'deleted or one_model or kaldiio or parquet or comes_again'"
+EXITS = "exits.py"
+ADAPTERS = "adapters.py -k 'auto or turn or merged or no_adapter or training_an'"
 FAULTS: tuple[tuple[str, str, str, str], ...] = (
     # Searched networks.
     ("models/autospeech.py", "{config.layers // 3, 2 *", "{config.layers // 3, 1 *", SEARCHED),
@@ -164,7 +169,36 @@ FAULTS: tuple[tuple[str, str, str, str], ...] = (
     ("matryoshka/rotation.py", "rotation.to(bias) @ bias", "bias", TURNS),
     ("matryoshka/rotation.py", "running_var.fill_(1.0 - made.out_norm.eps)", "running_var.fill_(0.9)", TURNS),
     ("matryoshka/rotation.py", "torch.erf(distance / math.sqrt(8))", "distance.pow(4)", TURNS),
+    # Other engines: when one is refused, which is taken, what a rewritten graph computes.
+    ("runtimes/quantization.py", 'if not fastest.startswith("int8")', "if False", INT8),
+    ("runtimes/quantization.py", "(1 + MOST_LOSS) * rate", "MOST_LOSS + rate", INT8),
+    ("runtimes/timing.py", "if turn:", "if True:", INT8),
+    ("runtimes/proof.py", "if not cosine >= LEAST[precision]", "if False", "export.py -k differs"),
+    ("runtimes/loading.py", "min(seconds, key", "max(seconds, key", ENGINES),
+    ("runtimes/onnx.py", "with contextlib.suppress(CheckpointError)", "if True", ENGINES),
+    ("runtimes/engine.py", "waveform.shape[1] < self.min_samples", "False", ENGINES),
+    ("runtimes/graph.py", "wide[rows, column : column + inputs]", "wide[rows, :inputs]", "graph.py"),
+    ("runtimes/graph.py", "np.cumsum(arrays[1])[:-1]", "np.cumsum(arrays[1])[1:]", "graph.py"),
+    # Shards: what is in them, and what is known of them.
+    ("inference/bulk/folder.py", "elif known != where", "elif False", SHARDS),
+    ("inference/bulk/folder.py", "recordings WHERE shard = ?", "recordings WHERE shard = -?", SHARDS),
+    ("inference/bulk/folder.py", "and before[key] != value", "and False", SHARDS),
+    ("inference/bulk/kaldi.py", "].decode(), begin, ", "].decode(), at, ", SHARDS),
+    ("inference/bulk/parquet.py", "outcome.embedding[: model.dim]", "outcome.embedding[-model.dim :]", SHARDS),
+    # Exits, and adapters.
+    ("models/exits.py", " if taken_at == stage]", "]", EXITS),
+    ("models/exits.py", "not 1 <= stage < count", "not 1 <= stage <= count", EXITS),
+    ("models/exits.py", "config={**encoder.config, **settings}", "config=encoder.config", EXITS),
+    ("models/adapters.py", "for key, value in self._kept.items()", "for key, value in ()", ADAPTERS),
+    ("models/adapters.py", "encoder.thresholds, encoder.calibration = self._told", "pass", ADAPTERS),
+    ("models/adapters.py", "if adapter.base != (found :=", "if not (found :=", ADAPTERS),
+    ("models/low_rank.py", "self.scale = alpha / rank", "self.scale = alpha", ADAPTERS),
+    ("models/low_rank.py", ' and getattr(layer, "groups", 1) == 1', "", ADAPTERS),
+    ("models/low_rank.py", "rank * (rows + columns) < rows * columns", "rank < min(rows, columns)", ADAPTERS),
+    ("models/low_rank.py", "encoder.requires_grad_(False)", "pass", ADAPTERS),
     # The command line.
+    ("cli/main.py", "threading._shutdown()", "pass", "cli.py -k ends_after"),
+    ("cli/main.py", "atexit._run_exitfuncs()", "pass", "cli.py -k ends_after"),
     ("errors.py", "len(known) <= few", "len(known) < few", "properties.py -k unknown_name"),
     ("cli/command.py", "            return [*result, *words[index:]]\n", "            pass\n", JSON),
     # Searching: the gradient of the architecture, ties, halves, what a step may depend on, boxes of a picture.

@@ -1,9 +1,15 @@
 """How far a long command is, on the terminal."""
 
+from __future__ import annotations
+
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 
 @contextmanager
@@ -50,22 +56,37 @@ def throughput_bar(title: str, count: Callable[[], int | None]) -> Iterator[Call
 @contextmanager
 def _drawn(title: str, text: str, after: float) -> Iterator[Callable[..., None]]:
     """Give a function that changes what a bar shows, where there is a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    if not (sys.stderr.isatty() and console.is_interactive):  # the latter alone can be forced by the environment
+    if not sys.stderr.isatty():
         yield lambda **_: None
         return
-    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TextColumn(text), TimeRemainingColumn())
-    bar = Progress(*columns, console=console, transient=True, speed_estimate_period=300)
-    task = bar.add_task(title, total=None, rate="")
-    timer = threading.Timer(after, bar.start)
+    latest: dict[str, Any] = {}
+    bars: list[Progress] = []
+
+    def begin() -> None:  # only now is imported what draws: most commands are done before
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        console = Console(stderr=True)
+        if console.is_interactive:
+            columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TextColumn(text), TimeRemainingColumn())
+            bar = Progress(*columns, console=console, transient=True, speed_estimate_period=300)
+            task = bar.add_task(title, total=None, rate="")
+            bars.append(bar)
+            bar.update(task, **latest)
+            bar.start()
+
+    def update(**shown: Any) -> None:
+        latest.update(shown)
+        for bar in bars:
+            bar.update(bar.task_ids[0], **shown)
+
+    timer = threading.Timer(after, begin)
     timer.daemon = True
     timer.start()
     try:
-        yield lambda **shown: bar.update(task, **shown)
+        yield update
     finally:
         timer.cancel()
         timer.join()  # it may just be starting the bar
-        bar.stop()
+        for bar in bars:
+            bar.stop()

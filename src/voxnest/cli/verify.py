@@ -44,6 +44,14 @@ def verify(
     --cost-fa) or at a wanted rate of false accepts (--far). The exit status is 0 if they are, 1 if they are not, 2 on
     an error.
     """
+    from voxnest.files import check_output
+    from voxnest.runtimes.loading import load_encoder
+
+    if json:
+        check_output(json, ".json")
+    encoder = load_encoder(model, runtime=runtime, precision=precision, device=device, adapter=adapter)
+
+    # Only now: an exported model loads while these are imported.
     from dataclasses import asdict, replace
 
     from rich.console import Console
@@ -52,18 +60,13 @@ def verify(
     from voxnest.cli.inputs import label, readable
     from voxnest.cli.results import give_json
     from voxnest.errors import VoxnestError
-    from voxnest.files import check_output
     from voxnest.inference import verify as run
     from voxnest.progress import progress_bar
-    from voxnest.runtimes.loading import load_encoder
     from voxnest.scoring.calibration import FEW_ERRORS
 
-    if json:
-        check_output(json, ".json")
     costs = None
     if cost_miss is not None or cost_fa is not None:
         costs = (1.0 if cost_miss is None else cost_miss, 1.0 if cost_fa is None else cost_fa)
-    encoder = load_encoder(model, runtime=runtime, precision=precision, device=device, adapter=adapter)
     with readable(a, b) as files, progress_bar("embedding") as progress:
         answer = run(
             *(encoder, files[a], files[b], dim, threshold), prior=prior, costs=costs, far=far, progress=progress

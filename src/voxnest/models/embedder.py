@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import numpy as np
 
 if TYPE_CHECKING:
+    from voxnest.models.encoder import Recordings
+    from voxnest.models.encoding import Short
+    from voxnest.models.streaming import Stream
     from voxnest.scoring import Calibration
 
 
@@ -96,3 +99,30 @@ class Embedder(Protocol):
 
     def ready(self) -> AbstractContextManager[Threads]:
         """Ready to embed: in eval mode, say. Afterwards all is as before."""
+
+
+class LoadedEncoder(Embedder, Protocol):
+    """What `load_encoder` gives, in any runtime: an `Embedder` with what users call of it."""
+
+    def encode(
+        self,
+        recordings: Recordings,
+        dim: int | None = None,
+        *,
+        batch: int | None = None,
+        progress: bool | Callable[[int, int], object] = False,
+        sample_rate: int | None = None,
+        short: Short = "error",
+    ) -> np.ndarray:
+        """See `SpeakerEncoder.encode`."""
+
+    def stream(
+        self,
+        hop: float = 1.0,
+        *,
+        window: float = 3.0,
+        dim: int | None = None,
+        sample_rate: int | None = None,
+        history: float = 600.0,
+    ) -> Stream:
+        """Running embeddings of sound that is still coming in; see `Stream`."""

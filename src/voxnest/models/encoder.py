@@ -19,7 +19,7 @@ from voxnest.models.embedding import ready, weights_digest, window_embeddings
 from voxnest.models.encoding import NUMBERS, Short, check_numbers, encode
 from voxnest.models.exits import Exit, at_exit
 from voxnest.models.head import MatryoshkaProjection
-from voxnest.models.streaming import Stream
+from voxnest.models.streaming import stream
 
 if TYPE_CHECKING:
     from voxnest.models.embedder import Threads
@@ -318,17 +318,7 @@ class SpeakerEncoder(nn.Module):
         """
         return encode(self, recordings, dim, batch=batch, progress=progress, sample_rate=sample_rate, short=short)
 
-    def stream(
-        self,
-        hop: float = 1.0,
-        *,
-        window: float = 3.0,
-        dim: int | None = None,
-        sample_rate: int | None = None,
-        history: float = 600.0,
-    ) -> Stream:
-        """Running embeddings of sound that is still coming in; see `Stream`."""
-        return Stream(self, hop, window=window, dim=dim, sample_rate=sample_rate, history=history)
+    stream = stream
 
     def ready(self) -> AbstractContextManager[Threads]:
         """See `voxnest.models.embedder.Embedder`, as the methods below."""

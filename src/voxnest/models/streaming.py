@@ -182,3 +182,16 @@ class Stream:
         counting = [embedding for embedding in self._windows if embedding is not None]
         running = mean_embedding(np.stack(counting)) if counting else latest
         return Heard(self.seconds, running[: self.dim], latest[: self.dim])
+
+
+def stream(
+    embedder: Embedder,
+    hop: float = 1.0,
+    *,
+    window: float = 3.0,
+    dim: int | None = None,
+    sample_rate: int | None = None,
+    history: float = 600.0,
+) -> Stream:
+    """Running embeddings of sound that is still coming in; see `Stream`."""
+    return Stream(embedder, hop, window=window, dim=dim, sample_rate=sample_rate, history=history)

@@ -17,7 +17,7 @@ import numpy as np
 from voxnest.errors import AudioError, ConfigError, VoxnestError
 from voxnest.models.embedder import Threads
 from voxnest.models.encoding import encode
-from voxnest.models.streaming import Stream
+from voxnest.models.streaming import stream
 from voxnest.runtimes.description import read_description
 
 MOST_THREADS = 8
@@ -54,7 +54,6 @@ class Engine(ABC):
         self.thresholds, self.calibration = self.description.thresholds, self.description.calibration
         self.threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self._started = threading.local()
-        self._lock = threading.Lock()
         self._digest: str | None = None
 
     @abstractmethod
@@ -97,11 +96,7 @@ class Engine(ABC):
         expected = "whole recordings, or --runtime torch"
         raise ConfigError("window", f"{window:g} s, in the runtime {self.runtime}", expected)
 
-    encode = encode
-
-    def stream(self, hop: float = 1.0, **options: Any) -> Stream:
-        """Running embeddings of sound that is still coming in; see `Stream`."""
-        return Stream(self, hop, **options)
+    encode, stream = encode, stream
 
     def for_dim(self, dim: int | None) -> Engine:
         """Itself: a file holds one graph."""

@@ -7,9 +7,10 @@ twenty times as long for the same graph, and bounds the length by what it cannot
 from __future__ import annotations
 
 import contextlib
+import tempfile
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,14 +18,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from voxnest.errors import CheckpointError, ConfigError, VoxnestError
+from voxnest.errors import CheckpointError, ConfigError
 from voxnest.files import atomic_write, check_output, writing
 from voxnest.models.folding import fold
 from voxnest.runtimes.description import KEY, Description
-from voxnest.runtimes.engine import import_extra
+from voxnest.runtimes.engine import Engine, import_extra
 from voxnest.runtimes.onnx import OnnxEncoder
 from voxnest.runtimes.openvino import OpenVINOEncoder
 from voxnest.runtimes.proof import compare, speech
+from voxnest.runtimes.quantization import check_speed, quantize, time_engines
 
 if TYPE_CHECKING:
     from voxnest.frontends import Frontend
@@ -46,6 +48,7 @@ class ExportReport:
         cosines: engine -> the least cosine similarity of its embeddings to those of PyTorch in float32.
         waveforms: how many each engine was compared on.
         script: the program beside an ONNX model that runs it.
+        seconds: of int8: precision and runtime -> what a recording takes.
     """
 
     path: Path
@@ -53,6 +56,7 @@ class ExportReport:
     cosines: dict[str, float]
     waveforms: int
     script: Path | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
 
 
 def export_encoder(
@@ -65,13 +69,16 @@ def export_encoder(
     calibrate: Sequence[str | Path] = (),
     card: dict[str, Any] | None = None,
     script: bool = True,
+    for_size: bool = False,
+    approve: Callable[[Embedder], object] | None = None,
 ) -> ExportReport:
     """Write an encoder as one graph, front end inside: `waveform [batch, samples]` to `embedding [batch, dim]`.
 
     Batch and length are free. The file is loaded again and compared with PyTorch on speech of several lengths, at every
     prefix; only if it is equal does it get its name. "model.onnx" is for onnxruntime and OpenVINO, and tells of itself
     what `Description` has; "model.pt2" is for PyTorch without voxnest (`torch.export.load`), and may ask for a longer
-    waveform (see the report's `min_samples`): `torch.export` holds some networks to lengths like the one it saw.
+    waveform (`description.min_samples` of the report): `torch.export` holds some networks to lengths like the one it
+    saw.
 
     Args:
         encoder: it stays as it is. With `dim`, its part that gives so many numbers at least cost (`for_dim`).
@@ -82,11 +89,13 @@ def export_encoder(
         calibrate: recordings that int8 learns its ranges from.
         card: what is known of the model, for people.
         script: write a program beside an ONNX model that runs it.
+        for_size: write int8 even where it is no faster than the same model in float32 or bfloat16, on this machine.
+        approve: is called with what was written to an ONNX file, before it gets its name; not if it raises.
 
     Raises:
         AudioError: a recording cannot be used.
         CheckpointError: what was written differs from PyTorch (nothing is left of it).
-        ConfigError: a wrong size, precision or name; or a package that is not installed.
+        ConfigError: a wrong size, precision or name; int8 that is no faster; or a package that is not installed.
         VoxnestError: it cannot be written.
     """
     path = Path(path)
@@ -111,17 +120,21 @@ def export_encoder(
     with writing(path), atomic_write(path) as temporary:
         if graph == ".pt2":
             return _write_pt2(encoder, described, path, temporary, check)
-        _write_onnx(encoder, described, temporary)
+        seconds = {}
         if precision == "int8":
-            from voxnest.runtimes.quantization import quantize
-
-            quantize(temporary, described, calibrate)
-        proofs = {}
-        for engine in _installed(temporary, precision):
-            proofs[engine.runtime] = compare(engine, encoder, precision, check, subject=path)
+            seconds = _write_int8(encoder, described, temporary, calibrate)
+        else:
+            _write_onnx(encoder, described, temporary)
+        engines = _installed(temporary, precision)
+        proofs = {engine.runtime: compare(engine, encoder, precision, check, subject=path) for engine in engines}
+        if seconds and not for_size:
+            check_speed(path, seconds)
+        if approve is not None:
+            approve(engines[0])
     program = _write_script(path, described) if script else None
     cosines = {runtime: proof.cosine for runtime, proof in proofs.items()}
-    return ExportReport(path, described, cosines, max(proof.waveforms for proof in proofs.values()), program)
+    waveforms = max(proof.waveforms for proof in proofs.values())
+    return ExportReport(path, described, cosines, waveforms, program, seconds)
 
 
 class Graph(nn.Module):
@@ -179,22 +192,33 @@ def _write_onnx(encoder: SpeakerEncoder, described: Description, path: Path) -> 
     onnx.save(model, path)
 
 
-def _installed(path: Path, precision: str) -> list[Any]:
-    """The engines that are installed, for a file.
+def _write_int8(
+    encoder: SpeakerEncoder, described: Description, path: Path, recordings: Sequence[str | Path]
+) -> dict[str, float]:
+    """Write the file, and give what `time_engines` does of it and of the same graph in other precisions."""
+    with tempfile.TemporaryDirectory() as folder:
+        plain = Path(folder, "float32.onnx")
+        _write_onnx(encoder, replace(described, precision="float32"), plain)
+        quantize(plain, path, described, recordings)
+        return time_engines(_installed(path, "int8") + _installed(plain, "float32", "bfloat16"), recordings[0])
+
+
+def _installed(path: Path, *precisions: str) -> list[Engine]:
+    """The engines that are installed, for a file in each precision that they have.
 
     Raises:
-        ConfigError: none is.
+        ConfigError: there is none.
     """
-    engines: list[Any] = []
-    missing: VoxnestError | None = None
-    for kind in (OnnxEncoder, OpenVINOEncoder):
-        try:
-            engines.append(kind(path, precision))
-        except ConfigError as error:
-            missing = missing or error
+    engines: list[Engine] = []
+    missing: list[ConfigError] = []
+    for precision in precisions:
+        for kind in (OnnxEncoder, OpenVINOEncoder):
+            try:
+                engines.append(kind(path, precision))
+            except ConfigError as error:
+                missing.append(error)
     if not engines:
-        assert missing is not None
-        raise missing
+        raise missing[0]
     return engines
 
 

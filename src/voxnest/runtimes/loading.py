@@ -5,9 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import platform
-import statistics
-import time
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -19,25 +16,39 @@ from voxnest.runtimes.engine import missing_extra
 from voxnest.runtimes.onnx import OnnxEncoder
 from voxnest.runtimes.openvino import OpenVINOEncoder
 from voxnest.runtimes.proof import compare, speech
+from voxnest.runtimes.timing import SECONDS, time_each
 
 if TYPE_CHECKING:
     import torch
 
-    from voxnest.models.embedder import Embedder
+    from voxnest.models.embedder import Embedder, LoadedEncoder
     from voxnest.models.encoder import SpeakerEncoder
 
 RUNTIMES = ("torch", "onnx", "openvino", "auto")
 PRECISIONS = ("float32", "bfloat16", "int8")
 _ENGINES: dict[str, Any] = {"onnx": OnnxEncoder, "openvino": OpenVINOEncoder}
 _PACKAGES = {"torch": "torch", "onnx": "onnxruntime", "openvino": "openvino"}
-_TRIALS, _SECONDS = 7, 3.0
 
 
+# Of what name the encoder is, types do not know: an ONNX file's is no `SpeakerEncoder`, and all else is.
 @overload
 def load_encoder(
     source: str | Path = ...,
     *,
-    runtime: Literal["torch"] | None = ...,
+    runtime: None = ...,
+    precision: Literal["float32"] = ...,
+    device: str | torch.device = ...,
+    train_type: str | None = ...,
+    dataset: str | None = ...,
+    sha256: str | None = ...,
+    progress: bool = ...,
+    adapter: str | Path | None = ...,
+) -> SpeakerEncoder | Any: ...
+@overload
+def load_encoder(
+    source: str | Path = ...,
+    *,
+    runtime: Literal["torch"],
     precision: Literal["float32"] = ...,
     device: str | torch.device = ...,
     train_type: str | None = ...,
@@ -58,7 +69,7 @@ def load_encoder(
     sha256: str | None = ...,
     progress: bool = ...,
     adapter: str | Path | None = ...,
-) -> Embedder: ...
+) -> LoadedEncoder: ...
 def load_encoder(
     source: str | Path = "default",
     *,
@@ -146,6 +157,8 @@ def _load_file(
     if runtime == "auto":
         runtime = "onnx" if find_spec("onnxruntime") is not None else "openvino"
     engine: Embedder = _ENGINES[runtime or "onnx"](path, precision, device)
+    if isinstance(engine, OnnxEncoder):
+        engine.load_ahead()
     return engine
 
 
@@ -192,21 +205,9 @@ def _fastest(encoder: SpeakerEncoder, in_torch: Embedder, precision: str) -> Emb
     versions = " ".join(f"{name} {_version(name)}" for name in candidates)
     key, notes = f"fastest {versions} {precision} {platform.node()}", _Notes(path)
     if key not in notes.known:
-        notes.keep(key, min(candidates, key=lambda name: _seconds(candidates[name])))
+        seconds = time_each(candidates, speech(SECONDS, encoder.sample_rate)[None])
+        notes.keep(key, min(seconds, key=lambda name: seconds[name]))
     return candidates[str(notes.known[key])]
-
-
-def _seconds(embedder: Embedder) -> float:
-    """What one waveform takes, the middle of several."""
-    waveform = speech(_SECONDS, embedder.sample_rate)[None]
-    took = []
-    with embedder.ready():
-        embedder.embed(waveform)
-        for _ in range(_TRIALS):
-            start = time.perf_counter()
-            embedder.embed(waveform)
-            took.append(time.perf_counter() - start)
-    return statistics.median(took)
 
 
 class _Notes:
@@ -227,6 +228,8 @@ class _Notes:
 
 
 def _version(runtime: str) -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return version(_PACKAGES[runtime])
     except PackageNotFoundError:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -37,22 +39,36 @@ class OnnxEncoder(Engine):
         self._providers = _providers(self._library, device)
         super().__init__(path, precision)
         self._sessions: dict[bool, Any] = {}
+        self._locks = {alone: threading.Lock() for alone in (False, True)}
+
+    def load_ahead(self) -> None:
+        """Begin to load what the threads of `ready` compute with, while the program goes on.
+
+        onnxruntime lets other threads of Python run meanwhile, which a command has imports for.
+        """
+
+        def load() -> None:
+            with contextlib.suppress(CheckpointError):  # who asks for an embedding is told
+                self._session(alone=False)
+
+        threading.Thread(target=load, name="load").start()
 
     def run(self, waveform: np.ndarray, *, alone: bool) -> np.ndarray:
         """See `Engine`."""
-        with self._lock:
-            if alone not in self._sessions:
-                self._sessions[alone] = self._session(0 if alone else 1)
-        result: np.ndarray = self._sessions[alone].run(None, {"waveform": waveform})[0]
+        result: np.ndarray = self._session(alone).run(None, {"waveform": waveform})[0]
         return result
 
-    def _session(self, threads: int) -> Any:
+    def _session(self, alone: bool) -> Any:
+        with self._locks[alone]:
+            if alone not in self._sessions:
+                self._sessions[alone] = self._load(self.threads if alone else 1)
+            return self._sessions[alone]
+
+    def _load(self, threads: int) -> Any:
         options = self._library.SessionOptions()
         options.intra_op_num_threads = threads
-        if self.threads > 1 and threads == 0:
-            options.intra_op_num_threads = self.threads
         # A thread that waits for work in a loop takes the processor from those of the program.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0" if threads == 1 else "1")
+        options.add_session_config_entry("session.intra_op.allow_spinning", str(int(threads > 1)))
         try:
             return self._library.InferenceSession(str(self.path), options, providers=self._providers)
         except Exception as error:

@@ -41,6 +41,7 @@ class OpenVINOEncoder(Engine):
             raise ConfigError("precision", "bfloat16, which this processor does not compute in", "float32")
         super().__init__(path, precision)
         self._compiled: dict[bool, Any] = {}
+        self._lock = threading.Lock()
         self._requests = threading.local()
 
     def run(self, waveform: np.ndarray, *, alone: bool) -> np.ndarray:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from voxnest.models.encoding import encode
-from voxnest.models.streaming import Stream
+from voxnest.models.streaming import stream
 
 if TYPE_CHECKING:
     from voxnest.models.embedder import Threads
@@ -52,11 +52,7 @@ class BFloat16Encoder:
         with self._autocast():
             return self.encoder.embed_windows(waveform, window)
 
-    encode = encode
-
-    def stream(self, hop: float = 1.0, **options: Any) -> Stream:
-        """Running embeddings of sound that is still coming in; see `Stream`."""
-        return Stream(self, hop, **options)
+    encode, stream = encode, stream
 
     def for_dim(self, dim: int | None) -> BFloat16Encoder:
         """Of the encoder's part that is named for that size."""
