@@ -49,7 +49,7 @@ class Recipe:
 
 
 _TELEPHONE = ("data.train={folder}/telephone/train", "trainer.max_steps=120", "trainer.val_every_steps=120")
-_MIXED = ("crops.durations={0.75: 1, 1.5: 1}",)
+_MIXED = ("crops.durations={0.75: 1, 1.5: 1}", "trainer.max_steps=160", "trainer.val_every_steps=160")
 RECIPES = {
     "further": Recipe(ADAPT),
     "exits": Recipe(ADAPT, (f"model.overrides.exits={list(EXITS)}", "loss.self_distillation=30")),
@@ -61,7 +61,7 @@ RECIPES = {
         LARGE_MARGIN,
         (
             *("init_from=default", "data.train=../shared/data/voices/train", "crops.duration=4.0"),
-            *("crops.per_epoch=512", "crops.batch_size=32", "data.validation={held_out_speakers: 12, segment: 2.0}"),
+            *("crops.per_epoch=320", "crops.batch_size=32", "data.validation={held_out_speakers: 12, segment: 2.0}"),
             *("augmentation.noise=[../shared/data/voices/noise]", "trainer.accelerator=cpu"),
         ),
     ),
