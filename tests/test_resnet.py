@@ -80,7 +80,7 @@ def test_bins_need_not_be_a_multiple_of_eight() -> None:
     ("settings", "named"),
     [
         ({"block": "resnext"}, "bottleneck"),
-        ({"blocks": (1, 1, 1)}, "four"),
+        ({"blocks": (1, 1, 1, 1, 1)}, "four"),
         ({"blocks": (1, 0, 1, 1)}, "four positive"),
         ({"bins": 0}, "bins"),
         ({"channels": 0}, "channels"),

@@ -30,6 +30,7 @@ MODES = "zoo.py matryoshka_fit.py -k 'mode'"
 COMPANY = "workers.py"
 STREAMS = "streaming.py -k 'not real'"
 LONG = "inference.py encode.py -k 'long or loud or part'"
+EXITS = "exits.py"
 MUON = "optimizers.py"
 FUSION = "eres2net.py -k fusion"
 GRADIENTS = "nas.py -k gradients"
@@ -69,7 +70,16 @@ FAULTS: tuple[tuple[str, str, str, str], ...] = (
     ("training/module.py", "        if self.frozen:\n", "        if False:\n", "training.py -k frozen"),
     # Parts of long recordings.
     ("models/encoding.py", "(embeddings / np.maximum(norms, np.finfo(np.float32).tiny))", "embeddings", LONG),
-    ("models/encoding.py", "(mean * norms.mean())", "mean", LONG),
+    ("models/encoding.py", "(mean * norms.mean(axis=0))", "mean", LONG),
+    # Exits: what each is given, what it is known for, and who takes it.
+    ("models/encoding.py", "axis=-1, keepdims", "axis=1, keepdims", EXITS),
+    ("models/encoding.py", "norms.mean(axis=0)", "norms.mean()", EXITS),
+    ("models/exits.py", "dict(taken.thresholds), dict", "{}, dict", EXITS),
+    ("models/maps.py", "max(counts)", "len(self.stages)", EXITS),
+    ("models/redimnet2.py", "and not self.training:", "and False:", EXITS),
+    ("evaluation/trial_sets.py", "embedding[number]", "embedding[-1]", EXITS),
+    ("runtimes/export.py", "    encoder = encoder.for_dim(dim)\n", "", EXITS),
+    ("models/adapters.py", "in self._told.items()", "in ()", "adapters.py -k turn"),
     # Recordings in groups of one length.
     ("models/workers.py", "len(group) >= most", "len(group) > most", COMPANY),
     ("models/workers.py", "min(self._batch, int(SECONDS_AT_ONCE * self._rate) // length)", "self._batch", COMPANY),
