@@ -150,6 +150,8 @@ def compare(experiment: str, options: argparse.Namespace) -> Table:
         table.add_column("ratio")
     names = [name or "as it comes" for name in EXPERIMENTS[experiment]]
     ways = {names[0]: base, names[1]: other}
+    if experiment == "adapters":
+        ways["as it comes"] = encoders(None, options)
     for stage in other[0].exits:
         ways[f"{names[1]}, stage {stage}"] = [encoder.at_exit(int(stage)) for encoder in other]
     found = {
