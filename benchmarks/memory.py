@@ -25,8 +25,8 @@ RUNS = {
         *("crops.batch_size=16", "crops.duration=2.0"),
         *("model.name=redimnet-b2", "model.overrides={}", "model.dims=[192]"),
     ),
-    "ecapa-tdnn-512, 64 crops of 2 s": (
-        *("crops.batch_size=64", "crops.duration=2.0"),
+    "ecapa-tdnn-512, 16 crops of 2 s": (
+        *("crops.batch_size=16", "crops.duration=2.0", "optimizer={name: adamw}"),
         *("model.name=ecapa-tdnn-512", "model.overrides={}", "model.dims=[192]"),
     ),
 }
@@ -48,6 +48,7 @@ def main() -> None:
             if found is None:
                 sys.exit(printed)
             estimate, taken = float(found[1]), train(*COMMON, *settings, *place)[1] / 1e9
+            print(f"{name}: {estimate:.2f} and {taken:.2f} GB", file=sys.stderr)
             table.add_row(name, f"{estimate:.2f}", f"{taken:.2f}", f"{estimate / taken:.2f}")
     Console().print(table)
 

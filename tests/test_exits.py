@@ -88,7 +88,7 @@ def test_a_size_is_had_after_the_stage_that_is_named_for_it(
     np.testing.assert_allclose(encoder.encode(waveform[0].numpy(), dim=8)[0], encoder(waveform, dim=8)[0], atol=1e-5)
     set_thresholds(encoder, {"8": 0.5, "16": 0.3, "8@1": 0.4, "16@2": 0.2})
     assert encoder.for_dim(8).thresholds == {8: 0.4}
-    assert encoder.at_exit(2).thresholds == {}  # those known are of other embeddings
+    assert encoder.at_exit(2).thresholds == {16: 0.2}
     assert encoder.for_dim(16) is encoder
     save_encoder(encoder, tmp_path / "model.safetensors")
     named = load_encoder(f"{tmp_path / 'model.safetensors'}@2")
