@@ -75,7 +75,7 @@ def test_memory_that_no_tensor_is_counts_too():
     def action():
         bytearray(200_000_000)[::4096] = b"x" * (-(-200_000_000 // 4096))
 
-    assert 2e8 <= memory.peak(torch.device("cpu"), action) < 2.4e8
+    assert 1.95e8 <= memory.peak(torch.device("cpu"), action) < 2.4e8
     assert memory.peak(torch.device("cpu"), lambda: None) < 2e7, "what an earlier action took is forgotten"
 
 
