@@ -12,7 +12,6 @@ rates over the seeds, with 95% intervals over speakers (drawn anew; the same dra
 """
 
 import argparse
-import functools
 import os
 import statistics
 import subprocess
@@ -181,7 +180,6 @@ def encoders(name: str | None, options: argparse.Namespace) -> list[SpeakerEncod
     return [load_encoder(options.folder / f"{name}-{seed}" / "last.safetensors") for seed in options.seeds]
 
 
-@functools.cache
 def judges_of(experiment: str, folder: Path) -> dict[str, Trials]:
     """What an experiment is judged by."""
     listed = (folder / "telephone" if experiment == "adapters" else VOICES) / "trials.txt"

@@ -44,14 +44,13 @@ def print_lists(reports: Collection[EvaluationReport], console: Console) -> None
     stems = {path: Path(path or "-").stem for path in paths}
     names = stems if len(set(stems.values())) == len(paths) else {path: str(path) for path in paths}
     dims = sorted({dim for report in reports for dim in report.dims}, reverse=True)
-    largest = {id(report): report.dims[max(report.dims)] for report in reports}
-    interval = any(result.eer_interval for result in largest.values())
+    rows = sorted(((report, report.dims[max(report.dims)]) for report in reports), key=lambda row: -row[1].eer)
+    interval = any(result.eer_interval for _, result in rows)
     sizes = [f"EER %\n{dims[0]}", *["95%\n"][:interval], *(f"\n{dim}" for dim in dims[1:])]
     table = _make_table(["trials", *sizes, "false\nacc. %", "false\nrej. %"])
     table.columns[0].justify, table.columns[0].no_wrap, table.columns[0].overflow = "left", False, "fold"
     table.padding = (0, 1, 0, 0)  # a name of a list needs the room
-    for report in sorted(reports, key=lambda report: -largest[id(report)].eer):
-        result = largest[id(report)]
+    for report, result in rows:
         rates = {dim: f"{100 * found.eer:.2f}" for dim, found in report.dims.items()}
         limits = [f"{100 * low:.2f}-{100 * high:.2f}" for low, high in filter(None, [result.eer_interval])]
         point = result.verify
