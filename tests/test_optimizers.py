@@ -5,11 +5,10 @@ import copy
 import pytest
 import torch
 
-from voxnest.errors import ConfigError
 from voxnest.training.config import TrainingConfig
 from voxnest.training.criterion import build_criterion
 from voxnest.training.module import TrainingModule
-from voxnest.training.optimizers import MuonAdamW
+from voxnest.training.optimizers import MuonAdamW, orthogonalize
 from voxnest.zoo.registry import create_encoder
 
 
@@ -61,13 +60,45 @@ def test_muon_gets_matrices_of_the_encoder_from_eight_by_eight_on() -> None:
     assert muon | others == set(names.values())
     assert {"encoder.backbone.least.weight", "encoder.head.linear.weight"} <= muon
     assert {"encoder.backbone.thin.weight", "criterion.base_loss.weight"} <= others
-    assert "encoder.backbone.layers.0.conv.weight" in others  # a kernel is no matrix
+    assert "encoder.backbone.layers.0.conv.weight" in muon  # kernels are a matrix, a row for each
 
 
-def test_muon_without_torch_that_has_it_is_a_config_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(torch.optim, "Muon")
-    with pytest.raises(ConfigError, match=r"torch 2\.9"):
-        MuonAdamW([], betas=(0.9, 0.99))
+@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="this torch has no Muon to compare with")
+def test_muon_is_that_of_torch_and_takes_kernels_as_matrices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("voxnest.training.optimizers.computes_bfloat16", lambda: True)  # as torch always does
+    random = torch.Generator().manual_seed(0)
+    matrices = [torch.nn.Parameter(torch.randn(shape, generator=random)) for shape in ((24, 16), (24, 16), (12, 30))]
+    kernels = [torch.nn.Parameter(matrix.detach().clone()) for matrix in matrices[:2]]
+    kernels.append(torch.nn.Parameter(matrices[2].detach().clone().view(12, 10, 3)))
+    theirs = torch.optim.Muon(matrices, lr=0.01, weight_decay=0.1, momentum=0.95, adjust_lr_fn="match_rms_adamw")
+    bias = torch.nn.Parameter(torch.zeros(1))
+    ours = MuonAdamW(
+        [
+            {"params": kernels, "lr": 0.01, "weight_decay": 0.1, "muon": True},
+            {"params": [bias], "lr": 0.01, "weight_decay": 0.0, "muon": False},
+        ],
+        betas=(0.9, 0.99),
+    )
+    for _ in range(3):
+        for matrix, kernel in zip(matrices, kernels, strict=True):
+            matrix.grad = torch.randn(matrix.shape, generator=random)
+            kernel.grad = matrix.grad.view_as(kernel)
+        theirs.step()
+        ours.step()
+    for matrix, kernel in zip(matrices, kernels, strict=True):
+        torch.testing.assert_close(kernel.detach().flatten(1), matrix.detach(), rtol=0, atol=2e-3)
+
+
+@pytest.mark.parametrize("shape", [(3, 20, 50), (2, 50, 20)])
+def test_orthogonal_matrices_have_the_directions_of_the_given(shape: tuple[int, int, int]) -> None:
+    matrices = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    found = orthogonalize(matrices)
+    for given, matrix in zip(matrices, found, strict=True):
+        left, _, right = torch.linalg.svd(given, full_matrices=False)
+        inner = left.T @ matrix @ right.T
+        assert inner.diagonal().min() > 0.6
+        assert inner.diagonal().max() < 1.3
+        torch.testing.assert_close(inner, inner.diagonal().diag(), rtol=0, atol=0.05)
 
 
 def test_the_loss_has_the_sub_centers_of_the_configuration() -> None:

@@ -218,7 +218,8 @@ class TrainingModule(L.LightningModule):
             if self.adapting is not None and not parameter.requires_grad:
                 continue
             # Of very thin matrices, and of class weights (a table of vectors), there is nothing to orthogonalise.
-            muon = parameter.ndim == 2 and min(parameter.shape) >= 8 and name.startswith("encoder.")
+            sides = (len(parameter), parameter.numel() // len(parameter)) if parameter.ndim > 1 else (1, 1)
+            muon = min(sides) >= 8 and name.startswith("encoder.")
             key = id(parameter) in body, parameter.ndim > 1, muon and options.name == "muon"
             groups.setdefault(key, []).append(parameter)
         described: list[dict[str, Any]] = [
