@@ -19,7 +19,7 @@ from voxnest.errors import AudioError, CheckpointError, ConfigError
 from voxnest.models.encoder import SpeakerEncoder
 from voxnest.runtimes import export, export_encoder, loading
 from voxnest.runtimes.onnx import OnnxEncoder
-from voxnest.runtimes.openvino import OpenVINOEncoder, has_bfloat16
+from voxnest.runtimes.openvino import OpenVINOEncoder, has_bfloat16, the_core
 from voxnest.runtimes.proof import speech
 
 Run = Callable[..., tuple[int, str, str]]
@@ -158,11 +158,31 @@ def test_bfloat16_in_torch_is_near_and_another_model(folder: Path, encoder: Spea
 def test_bfloat16_in_openvino_is_refused_where_the_processor_has_none(folder: Path) -> None:
     import openvino
 
-    if has_bfloat16(openvino.Core()):
+    if has_bfloat16(the_core(openvino)):
         assert OpenVINOEncoder(folder / "model.onnx", "bfloat16").embed(speech(1.0, 16000)[None]).shape == (1, 16)
         return
     with pytest.raises(ConfigError, match=r"bfloat16, which this processor does not compute in .expected float32"):
         OpenVINOEncoder(folder / "model.onnx", "bfloat16")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="signals")
+def test_signals_arrive_after_engines_of_openvino_are_gone(folder: Path) -> None:
+    code = """
+import os, signal, sys
+from voxnest.runtimes.openvino import OpenVINOEncoder
+import numpy as np
+signal.signal(signal.SIGUSR1, lambda *_: print("arrived"))
+first, second = OpenVINOEncoder(sys.argv[1]), OpenVINOEncoder(sys.argv[1])
+for engine in (first, second):
+    engine.embed(np.full((1, 16000), 0.1, np.float32))
+del engine, first
+del second
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, folder / "model.onnx"], capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout) == (0, "arrived\n"), done.stderr
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from pathlib import Path
 from typing import Any
@@ -35,8 +36,7 @@ class OpenVINOEncoder(Engine):
     def __init__(self, path: str | Path, precision: str = "float32", device: str = "cpu") -> None:
         if device not in ("cpu", "auto"):
             raise ConfigError("device", f"{device!r}, with OpenVINO", "cpu")
-        library = import_extra("openvino", "openvino")
-        self._core = library.Core()
+        self._core = the_core(import_extra("openvino", "openvino"))
         if precision == "bfloat16" and not has_bfloat16(self._core):
             raise ConfigError("precision", "bfloat16, which this processor does not compute in", "float32")
         super().__init__(path, precision)
@@ -77,6 +77,16 @@ class OpenVINOEncoder(Engine):
         for request in requests:
             request.wait()
         return compiled
+
+
+@functools.cache
+def the_core(library: Any) -> Any:
+    """The one core of this process, never released.
+
+    A core gives its thread a stack for signals. Of two that are released in the order they were made, the second leaves
+    the stack of the first there, which is gone (OpenVINO 2026.4): the next signal, Ctrl-C say, ends the process.
+    """
+    return library.Core()
 
 
 def has_bfloat16(core: Any) -> bool:
