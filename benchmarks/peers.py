@@ -1,0 +1,198 @@
+"""The model that comes with voxnest against a peer whose weights are on the registry: errors and speed, in one run.
+
+    python benchmarks/peers.py --trials ../shared/data/voices/trials.txt --trials ../shared/data/crowd/dev-commands.txt
+
+The peer is Resemblyzer (Apache-2.0; 1.4 M parameters, 256 numbers), installed beside in an environment of its own, and
+called as its README says, on the same samples. `--teach` writes its embeddings of a corpus instead, which
+configs/default-model.yaml learns from: less their mean, without which all of them are alike, and scaled to length one.
+
+    python benchmarks/peers.py --teach runs/teacher.npz ../shared/data/crowd/train ../shared/data/voices/train
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import sysconfig
+import time
+import venv
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from voxnest.audio import read_audio
+from voxnest.corpora.trials import find_root, find_speakers, index_trials, read_trials
+from voxnest.evaluation import compute_eer, metric_interval
+from voxnest.hub.checkpoint import load_encoder
+from voxnest.inference import embed_files
+from voxnest.inference.recordings import recording_names
+from voxnest.models.encoder import SpeakerEncoder
+from voxnest.scoring import score_indexed
+from voxnest.zoo.counting import count_macs
+
+PACKAGES = ("resemblyzer==0.1.4", "setuptools<81")  # one of its libraries takes pkg_resources from there
+RATE = 16000
+TIMED = 40
+"""Recordings that are timed, by turns."""
+
+
+class Peer:
+    """Resemblyzer in a process of its own.
+
+    Args:
+        environment: a folder for its virtual environment, made if it is not there.
+    """
+
+    def __init__(self, environment: Path) -> None:
+        python = environment / "bin" / "python"
+        if not (environment / "installed").exists():
+            venv.create(environment, with_pip=True, clear=True)
+            purelib = subprocess.check_output(
+                [python, "-c", "import site; print(site.getsitepackages()[0])"], text=True
+            )
+            # What is here already, torch before all, is not installed again.
+            (Path(purelib.strip()) / "beside.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
+            subprocess.run([python, "-m", "pip", "install", "--quiet", *PACKAGES], check=True)
+            (environment / "installed").touch()
+        self._process = subprocess.Popen(
+            [python, "-W", "ignore", Path(__file__).with_name("peer_worker.py")],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        self.about = self._answer()
+
+    def __enter__(self) -> "Peer":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def embed(self, samples: np.ndarray) -> tuple[np.ndarray, dict[str, float]]:
+        """The embedding of `[samples]` float32 at `RATE`; and its seconds of processor and its multiplications."""
+        assert self._process.stdin
+        self._process.stdin.write(len(samples).to_bytes(8, "little") + samples.astype("<f4").tobytes())
+        self._process.stdin.flush()
+        answer = self._answer()
+        return np.array(answer.pop("embedding"), np.float32), answer
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._process.stdout
+        line = self._process.stdout.readline()
+        if not line:
+            sys.exit("the peer's process ended; what it said is above")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+
+def main() -> None:
+    """Compare, or write what to learn from."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("corpora", type=Path, nargs="*", help="folders of recordings, for --teach")
+    parser.add_argument("--teach", type=Path, metavar="FILE", help="write the peer's embeddings of the corpora here")
+    parser.add_argument("--trials", type=Path, action="append", default=[], help="a trial list; may be given again")
+    parser.add_argument("--model", default="default")
+    parser.add_argument("--environment", type=Path, default=Path("runs/peers"), help="a folder to install the peer in")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    if bool(options.teach) != bool(options.corpora) or bool(options.teach) == bool(options.trials):
+        parser.error("expected --trials, or --teach with corpora")
+    if options.teach:
+        teach(options.corpora, options.teach, options.environment)
+        return
+    encoder = load_encoder(options.model)
+    with Peer(options.environment) as peer:
+        Console(width=140).print(compare_errors(encoder, peer, options.trials))
+        Console(width=140).print(compare_speed(encoder, peer, options.trials[0]))
+
+
+def teach(corpora: Sequence[Path], target: Path, environment: Path) -> None:
+    """Write an archive as `voxnest embed` does; the peers of all cores share the work."""
+    names = [name for corpus in corpora for name in recording_names([corpus])]
+
+    def work(part: Sequence[str]) -> list[np.ndarray]:
+        with Peer(environment) as peer:
+            return [peer.embed(read_audio(name, sample_rate=RATE).samples)[0] for name in part]
+
+    with Peer(environment):
+        pass  # installed, once
+    jobs = os.cpu_count() or 1
+    with ThreadPoolExecutor(jobs) as pool:
+        parts = list(pool.map(work, [names[start::jobs] for start in range(jobs)]))
+    matrix = np.empty((len(names), len(parts[0][0])), np.float32)
+    for start, part in enumerate(parts):
+        matrix[start::jobs] = part
+    matrix -= matrix.mean(axis=0)
+    matrix /= np.linalg.norm(matrix, axis=1, keepdims=True)
+    np.savez(
+        target, names=np.array(names), embeddings=matrix, model=np.array("resemblyzer"), dim=np.array(matrix.shape[1])
+    )
+    print(f"{target}: {len(names):,} embeddings")
+
+
+def compare_errors(encoder: SpeakerEncoder, peer: Peer, lists: Sequence[Path]) -> Table:
+    """Equal error rates by list, with their intervals over speakers."""
+    table = Table("list", encoder.name, "95%", "Resemblyzer", "95%", "ratio", title="EER %", title_justify="left")
+    for path in lists:
+        listed = read_trials(path)
+        trials, root = index_trials(listed), find_root(path, listed)
+        places = [root / name for name in trials.names]
+        speakers = find_speakers(trials)
+        ours = np.stack(list(embed_files(encoder, places).values()))
+        theirs = np.stack([peer.embed(read_audio(place, sample_rate=RATE).samples)[0] for place in places])
+        cells, rates = [], []
+        for matrix in (ours, theirs):
+            scores = score_indexed(matrix, trials, [matrix.shape[1]])[matrix.shape[1]]
+            sides = speakers[trials.enrollment], speakers[trials.test]
+            low, high = metric_interval(scores, trials.labels, *sides)
+            rates.append(compute_eer(scores, trials.labels)[0])
+            cells += [f"{rates[-1]:.2%}", f"{low:.2%} to {high:.2%}"]
+        table.add_row(path.stem, *cells, f"{rates[0] / rates[1]:.2f}" if rates[1] else "-")
+    return table
+
+
+def compare_speed(encoder: SpeakerEncoder, peer: Peer, path: Path) -> Table:
+    """Times of one core, from samples to an embedding, by turns; and multiplications."""
+    listed = read_trials(path)
+    names, root = index_trials(listed).names, find_root(path, listed)
+    table = Table("model", "M parameters", "x real time", "ratio", "GMACs per second of speech", title="one core")
+    seconds: dict[str, list[float]] = {"ours": [], "theirs": []}
+    length = macs = 0.0
+    for name in names[:: -(-len(names) // TIMED)]:
+        samples = read_audio(root / name, sample_rate=RATE).samples
+        length += len(samples) / RATE
+        start = time.process_time()
+        encoder.encode(samples, sample_rate=RATE)
+        seconds["ours"].append(time.process_time() - start)
+        _, told = peer.embed(samples)
+        seconds["theirs"].append(told["seconds"])
+        macs += told["macs"]
+    ratio = statistics.median(b / a for a, b in zip(seconds["ours"], seconds["theirs"], strict=True))
+    parameters = sum(parameter.numel() for parameter in encoder.parameters())
+    own = count_macs(encoder, 4.0) / 4.0
+    table.add_row(
+        encoder.name,
+        f"{parameters / 1e6:.2f}",
+        f"{length / sum(seconds['ours']):.0f}",
+        f"{ratio:.1f}",
+        f"{own / 1e9:.3f}",
+    )
+    speed = f"{length / sum(seconds['theirs']):.0f}"
+    table.add_row("Resemblyzer", f"{peer.about['parameters'] / 1e6:.2f}", speed, "1", f"{macs / length / 1e9:.3f}")
+    return table
+
+
+if __name__ == "__main__":
+    main()
