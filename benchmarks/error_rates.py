@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import soundfile
 
-from voxnest.audio import audio_info
+from voxnest.audio import audio_info, read_audio
 from voxnest.corpora.manifest import Utterance
 from voxnest.corpora.trials import find_root, find_speakers, index_trials, read_trials
+from voxnest.crops.signals import telephone
 from voxnest.evaluation import compute_eer, metric_replicates
 from voxnest.inference.embedding import embed_spans
 from voxnest.inference.pipeline import Span
@@ -51,11 +53,35 @@ class Trials:
         }
 
 
+def interval(found: tuple[float, np.ndarray]) -> tuple[float, float]:
+    """Of an EER and its replicates, with a probability of 95%."""
+    low, high = np.nanquantile(found[1], [0.025, 0.975])
+    return float(low), float(high)
+
+
 def _middle(path: Path, seconds: float | None) -> Span:
     if seconds is None:
         return Span(path)
     whole = audio_info(path).duration
     return Span(path, max(0.0, whole - seconds) / 2, min(seconds, whole))
+
+
+def copy_by_telephone(source: Path, target: Path, trials: str = "trials.txt") -> Path:
+    """A copy of a corpus and a trial list of it as a telephone has them: 8 kHz, its band, mu-law in WAV files.
+
+    Returns:
+        The copied list. What is there already is not made again.
+    """
+    if not (target / trials).exists():
+        rng = np.random.default_rng(0)
+        for path in sorted(path for path in source.rglob("*.*") if path.suffix in (".flac", ".opus", ".wav")):
+            made = (target / path.relative_to(source)).with_suffix(".wav")
+            made.parent.mkdir(parents=True, exist_ok=True)
+            samples = telephone(read_audio(path, sample_rate=8000).samples, rng, 8000)
+            soundfile.write(made, samples, 8000, subtype="ULAW")
+        lines = (source / trials).read_text().replace(".flac", ".wav").replace(".opus", ".wav")
+        (target / trials).write_text(lines)
+    return target / trials
 
 
 def mean_rate(found: Sequence[Rates], dim: int) -> float:

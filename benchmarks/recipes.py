@@ -23,15 +23,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import soundfile
 import torch
 from rich.console import Console
 from rich.table import Table
 
-from error_rates import Rates, Trials, mean_rate, ratio
-from voxnest.audio import read_audio
-from voxnest.crops.signals import telephone
+from error_rates import Rates, Trials, copy_by_telephone, mean_rate, ratio
 from voxnest.hub.checkpoint import load_encoder
 from voxnest.models.encoder import SpeakerEncoder
 
@@ -124,20 +120,6 @@ def voxnest(*arguments: str | Path, log: Path) -> None:
         done = subprocess.run(command, stdout=file, stderr=file, env={**os.environ, "OMP_NUM_THREADS": "1"})
     if done.returncode:
         sys.exit(f"{' '.join(command)}: ended with status {done.returncode}; see {log}")
-
-
-def copy_by_telephone(source: Path, target: Path) -> None:
-    """A copy of the corpus and its trials as a telephone has them: 8 kHz, its band, mu-law in WAV files."""
-    if (target / "trials.txt").exists():
-        return
-    rng = np.random.default_rng(0)
-    for path in sorted([*(source / "train").rglob("*.*"), *(source / "test").rglob("*.*")]):
-        made = (target / path.relative_to(source)).with_suffix(".wav")
-        made.parent.mkdir(parents=True, exist_ok=True)
-        samples = telephone(read_audio(path, sample_rate=8000).samples, rng, 8000)
-        soundfile.write(made, samples, 8000, subtype="ULAW")
-    lines = (source / "trials.txt").read_text().replace(".flac", ".wav").replace(".opus", ".wav")
-    (target / "trials.txt").write_text(lines)
 
 
 def compare(experiment: str, options: argparse.Namespace) -> Table:

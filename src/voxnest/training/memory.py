@@ -2,9 +2,9 @@
 
 Bytes of a step are a line over the crops in a batch: what is always there (weights, gradients, the optimizer's state)
 and what each crop adds (activations, kept for the backward pass). Two real steps of different sizes give the line.
-What is counted are tensors on a GPU, by torch's allocator. On a CPU it is the memory of the process, by the kernel:
-beside tensors there are the libraries' own buffers, and gaps in the heap, together a third more. Where the kernel does
-not tell (only Linux does), it is tensors again, by torch's profiler.
+What is counted are tensors on a GPU, by torch's allocator. On a CPU it is the memory of the process over some steps, by
+the kernel: beside tensors there are the libraries' own buffers, and gaps in the heap, together two thirds more. Where
+the kernel does not tell (only Linux does), it is tensors again, by torch's profiler.
 """
 
 from __future__ import annotations
@@ -33,8 +33,10 @@ SHARE = 0.9
 """Of the memory that is planned with: allocators need room, and other programs are there."""
 CUDA_CONTEXT = 0.7 * GB
 """Taken by CUDA itself and its libraries, which no tensor is."""
-SIZES = (4, 8)
+SIZES = (4, 12)
 """Crops of the two steps: enough for the activations to be more than what a step needs besides."""
+_ROUNDS = 3
+"""Steps until the heap of a CPU's process grows no more: what one step frees is not all of use to the next."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,8 @@ def peak(device: torch.device, action: Callable[[], object]) -> float:
         return torch.cuda.max_memory_allocated(device) - before
     if _forget_peak():
         resident = resident_peak()
-        action()
+        for _ in range(_ROUNDS):
+            action()
         return resident_peak() - resident
     with _without_stderr(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
         action()
