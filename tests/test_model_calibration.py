@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,8 @@ from voxnest.scoring import (
     fit_calibration,
     score_indexed,
 )
+
+Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +143,24 @@ def test_a_file_keeps_it_and_older_files_have_none(folder: Path, calibrated: Pat
         dim: found.llr for dim, found in again.items()
     }
     assert voxnest.load_encoder(folder / "model.safetensors").calibration == {}
+
+
+def test_several_lists_are_learnt_from_as_one(folder: Path, run: Run, tmp_path: Path) -> None:
+    lines = (folder / "trials.txt").read_text().splitlines(keepends=True)
+    targets = [line for line in lines if line.startswith("1")]
+    others = [line for line in lines if line.startswith("0")]
+    for number in range(2):
+        (folder / f"part{number}.txt").write_text("".join(targets[number::2] + others[number::2]))
+    words = ["calibrate", folder / "model.safetensors", "--measures", "duration", "--no-cache"]
+    parts = [word for number in (1, 0) for word in ("--trials", folder / f"part{number}.txt")]
+    for name, lists in {"whole": ["--trials", folder / "trials.txt"], "parts": parts}.items():
+        status, output, errors = run(*words, *lists, "-o", tmp_path / f"{name}.safetensors")
+        assert (status, errors) == (0, "")
+        assert f"fitted on {len(targets)} target and {len(others)} non-target trials" in output
+    found = [voxnest.load_encoder(tmp_path / f"{name}.safetensors").calibration for name in ("whole", "parts")]
+    for dim, whole in found[0].items():
+        assert whole.highest == found[1][dim].highest
+        assert whole.llr.weights == pytest.approx(found[1][dim].llr.weights)
 
 
 def test_verify_answers_with_evidence(folder: Path, calibrated: Path) -> None:

@@ -12,7 +12,12 @@ from voxnest.cli.options import Cache, Device, Json, ModelArgument, Root
 
 def calibrate(
     model: ModelArgument,
-    trials: Annotated[Path, typer.Option(help="Trial list of speakers who are in no test.")],
+    trials: Annotated[
+        list[Path],
+        typer.Option(
+            metavar="LIST", help="Trial list of speakers who are in no test; may be repeated, for conditions."
+        ),
+    ],
     root: Root = None,
     output: Annotated[
         Path | None,
@@ -43,7 +48,7 @@ def calibrate(
     from voxnest.cli.results import give_json
     from voxnest.errors import ConfigError
     from voxnest.evaluation import calibrate as run
-    from voxnest.evaluation import find_trials, load_cohort
+    from voxnest.evaluation import find_trials, join_trials, load_cohort
     from voxnest.files import check_output, is_stream
     from voxnest.hub.checkpoint import load_encoder, own_file, save_changed
     from voxnest.inference.cache import EmbeddingCache
@@ -65,7 +70,8 @@ def calibrate(
     if ("cohort" in wanted) != (cohort is not None):
         raise ConfigError("--cohort", "without --measures cohort" if cohort else "nothing", "both, or neither of them")
     encoder = load_encoder(model, device=device)
-    listed = find_trials(trials, root)
+    lists = list(dict.fromkeys(trials))
+    listed = join_trials([find_trials(path, root) for path in lists])
     for stage, part in encoder.parts().items():
         kept = EmbeddingCache(part) if cache else None
         others = None
@@ -75,7 +81,7 @@ def calibrate(
         with progress_bar("embedding") as progress:
             fitted = run(part, listed, measures=wanted, cohort=others, cache=kept, progress=progress)
         encoder.ends[stage].calibration = fitted
-    save_changed(encoder, model, output, {"calibration": {"trials": str(trials), "measures": wanted}})
+    save_changed(encoder, model, output, {"calibration": {"trials": [str(path) for path in lists], "measures": wanted}})
     found = named({stage: end.calibration for stage, end in encoder.ends.items()})
     first = next(iter(found.values()))
     if give_json({size: calibration.llr.to_dict() for size, calibration in found.items()}, json):

@@ -31,7 +31,7 @@ from voxnest.evaluation.report import (
     OperatingPoint,
 )
 from voxnest.evaluation.score_lists import score_list
-from voxnest.evaluation.trial_sets import TrialSet, find_trials
+from voxnest.evaluation.trial_sets import TrialSet, find_trials, join_trials
 from voxnest.scoring import as_norm, s_norm, score_trials, t_norm, z_norm
 
 __all__ = [
@@ -69,6 +69,7 @@ __all__ = [
     "find_protocol_trials",
     "find_trials",
     "identify",
+    "join_trials",
     "load_cohort",
     "load_plda",
     "make_trials",

@@ -94,6 +94,26 @@ def find_trials(
     return drop_missing(found) if allow_missing else found
 
 
+def join_trials(sets: Sequence[TrialSet]) -> TrialSet:
+    """The trials of several lists, one after another, as one list; a recording of several is one."""
+    numbers: dict[str, int] = {}
+    sides: list[list[np.ndarray]] = [[], []]
+    for pairs in (each.pairs for each in sets):
+        place = np.array([numbers.setdefault(name, len(numbers)) for name in pairs.names])
+        for side, own in zip(sides, (pairs.enrollment, pairs.test), strict=True):
+            side.append(place[own])
+    enrollment, test = map(np.concatenate, sides)
+    labels = np.concatenate([each.pairs.labels for each in sets])
+    return TrialSet(
+        IndexedTrials(list(numbers), enrollment, test, labels),
+        {name: paths for each in sets for name, paths in each.models.items()},
+        ", ".join(each.source for each in sets if each.source) or None,
+        tuple(dict.fromkeys(path for each in sets for path in each.missing)),
+        sum(each.dropped for each in sets),
+        tuple(warning for each in sets for warning in each.warnings),
+    )
+
+
 def drop_missing(trials: TrialSet, exists: Callable[[str], bool] = os.path.isfile) -> TrialSet:
     """Leave out the trials of which a recording is not there; of a model, any of its recordings.
 
