@@ -46,6 +46,7 @@ class Recipe:
 
 _TELEPHONE = ("data.train={folder}/telephone/train", "trainer.max_steps=120", "trainer.val_every_steps=120")
 _MIXED = ("crops.durations={0.75: 1, 1.5: 1}", "trainer.max_steps=160", "trainer.val_every_steps=160")
+_STUDENT = ("trainer.max_steps=500", "trainer.val_every_steps=500")
 RECIPES = {
     "whole": Recipe(EXITS, ("model.overrides.exits=[]", "model.overrides.dim_exits={}", "loss.self_distillation=0")),
     "early": Recipe(EXITS),
@@ -61,9 +62,10 @@ RECIPES = {
             *("augmentation.noise=[../shared/data/voices/noise]", "trainer.accelerator=cpu"),
         ),
     ),
-    "student": Recipe(SMALL),
+    "student": Recipe(SMALL, _STUDENT),
     "distilled": Recipe(
-        SMALL, ("distillation={teachers: ['{folder}/teacher.npz'], cosine: 2, relational: 20, prefix: 20}",)
+        SMALL,
+        (*_STUDENT, "distillation={teachers: ['{folder}/teacher.npz'], cosine: 2, relational: 20, prefix: 20}"),
     ),
 }
 EXPERIMENTS: dict[str, tuple[str | None, str]] = {
