@@ -63,10 +63,7 @@ RECIPES = {
         ),
     ),
     "student": Recipe(SMALL, _STUDENT),
-    "distilled": Recipe(
-        SMALL,
-        (*_STUDENT, "distillation={teachers: ['{folder}/teacher.npz'], cosine: 2, relational: 20, prefix: 20}"),
-    ),
+    "distilled": Recipe(SMALL, (*_STUDENT, "distillation={teachers: [default], cosine: 10}")),
 }
 EXPERIMENTS: dict[str, tuple[str | None, str]] = {
     "exits": ("whole", "early"),
@@ -92,8 +89,6 @@ def main() -> None:
     options.folder.mkdir(parents=True, exist_ok=True)
     if "adapters" in options.only:
         copy_by_telephone(VOICES, options.folder / "telephone")
-    if "distillation" in options.only and not (options.folder / "teacher.npz").exists():
-        voxnest("embed", VOICES / "train", "-o", options.folder / "teacher.npz", log=options.folder / "teacher.log")
     wanted = dict.fromkeys(name for each in options.only for name in EXPERIMENTS[each] if name is not None)
     with ThreadPoolExecutor(options.jobs) as pool:
         runs = [pool.submit(train, name, seed, options.folder) for seed in options.seeds for name in wanted]
