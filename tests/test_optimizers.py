@@ -41,9 +41,11 @@ def test_muon_takes_the_matrices_of_the_encoder_and_continues_after_loading() ->
     other.load_state_dict(weights)
     resumed.load_state_dict(state)
     torch.testing.assert_close(steps(other, resumed, 3), expected)
+    torch.testing.assert_close(other.bias, layer.bias)
     for group in resumed.param_groups:
         group["lr"] = 0.0
     torch.testing.assert_close(steps(other, resumed, 3), expected)
+    torch.testing.assert_close(other.bias, layer.bias)
 
 
 def test_muon_gets_matrices_of_the_encoder_from_eight_by_eight_on() -> None:
