@@ -45,11 +45,14 @@ class Trials:
         """EER of every prefix in `DIMS` that the encoder was made for or can be cut to, and of the whole embedding."""
         embeddings = embed_spans(encoder, self.spans)
         dims = [*(dim for dim in DIMS if dim < encoder.embedding_dim), encoder.embedding_dim]
-        scores = score_indexed(np.stack([embeddings[name] for name in self.indexed.names]), self.indexed, dims)
+        return self.rates_of(np.stack([embeddings[name] for name in self.indexed.names]), dims)
+
+    def rates_of(self, matrix: np.ndarray, dims: Sequence[int]) -> Rates:
+        """The same of embeddings `[recordings, dim]` of `indexed.names`, at these sizes."""
         labels = self.indexed.labels
         return {
             dim: (compute_eer(values, labels)[0], metric_replicates(values, labels, *self.sides))
-            for dim, values in scores.items()
+            for dim, values in score_indexed(matrix, self.indexed, dims).items()
         }
 
 
@@ -66,22 +69,28 @@ def _middle(path: Path, seconds: float | None) -> Span:
     return Span(path, max(0.0, whole - seconds) / 2, min(seconds, whole))
 
 
-def copy_by_telephone(source: Path, target: Path, trials: str = "trials.txt") -> Path:
-    """A copy of a corpus and a trial list of it as a telephone has them: 8 kHz, its band, mu-law in WAV files.
+def copy_by_telephone(source: Path, target: Path, parts: Sequence[str] = ("test",)) -> Path:
+    """A copy of a corpus as a telephone has it: 8 kHz, its band, mu-law in WAV files.
+
+    Args:
+        source: a folder with these parts, and `trials.txt` of recordings in `test`.
+        target: for the copy. One that has a list is taken to be whole, and not made again.
+        parts: folders of recordings.
 
     Returns:
-        The copied list. What is there already is not made again.
+        The copied list.
     """
-    if not (target / trials).exists():
+    listed = target / "trials.txt"
+    if not listed.exists():
         rng = np.random.default_rng(0)
-        for path in sorted(path for path in source.rglob("*.*") if path.suffix in (".flac", ".opus", ".wav")):
+        for path in sorted(path for part in parts for path in (source / part).rglob("*.*")):
             made = (target / path.relative_to(source)).with_suffix(".wav")
             made.parent.mkdir(parents=True, exist_ok=True)
             samples = telephone(read_audio(path, sample_rate=8000).samples, rng, 8000)
             soundfile.write(made, samples, 8000, subtype="ULAW")
-        lines = (source / trials).read_text().replace(".flac", ".wav").replace(".opus", ".wav")
-        (target / trials).write_text(lines)
-    return target / trials
+        lines = (source / "trials.txt").read_text().replace(".flac", ".wav").replace(".opus", ".wav")
+        listed.write_text(lines)
+    return listed
 
 
 def mean_rate(found: Sequence[Rates], dim: int) -> float:

@@ -3,8 +3,8 @@
     python benchmarks/peers.py --trials ../shared/data/voices/trials.txt --trials ../shared/data/crowd/dev-commands.txt
 
 The peer is Resemblyzer (Apache-2.0; 1.4 M parameters, 256 numbers), installed beside in an environment of its own, and
-called as its README says, on the same samples. `--teach` writes its embeddings of a corpus instead, which
-configs/default-model.yaml learns from: less their mean, without which all of them are alike, and scaled to length one.
+called as its README says, on the same samples. `--teach` writes its embeddings of a corpus instead, for
+`distillation.teachers`: less their mean, by which all of them are alike, and scaled to length one.
 
     python benchmarks/peers.py --teach runs/teacher.npz ../shared/data/crowd/train ../shared/data/voices/train
 """
@@ -29,14 +29,11 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from error_rates import Trials, interval
 from voxnest.audio import read_audio
-from voxnest.corpora.trials import find_root, find_speakers, index_trials, read_trials
-from voxnest.evaluation import compute_eer, metric_interval
 from voxnest.hub.checkpoint import load_encoder
-from voxnest.inference import embed_files
 from voxnest.inference.recordings import recording_names
 from voxnest.models.encoder import SpeakerEncoder
-from voxnest.scoring import score_indexed
 from voxnest.zoo.counting import count_macs
 
 PACKAGES = ("resemblyzer==0.1.4", "setuptools<81")  # one of its libraries takes pkg_resources from there
@@ -120,7 +117,7 @@ def main() -> None:
 
 def teach(corpora: Sequence[Path], target: Path, environment: Path) -> None:
     """Write an archive as `voxnest embed` does; the peers of all cores share the work."""
-    names = [name for corpus in corpora for name in recording_names([corpus])]
+    names = recording_names(corpora)
 
     def work(part: Sequence[str]) -> list[np.ndarray]:
         with Peer(environment) as peer:
@@ -146,32 +143,27 @@ def compare_errors(encoder: SpeakerEncoder, peer: Peer, lists: Sequence[Path]) -
     """Equal error rates by list, with their intervals over speakers."""
     table = Table("list", encoder.name, "95%", "Resemblyzer", "95%", "ratio", title="EER %", title_justify="left")
     for path in lists:
-        listed = read_trials(path)
-        trials, root = index_trials(listed), find_root(path, listed)
-        places = [root / name for name in trials.names]
-        speakers = find_speakers(trials)
-        ours = np.stack(list(embed_files(encoder, places).values()))
-        theirs = np.stack([peer.embed(read_audio(place, sample_rate=RATE).samples)[0] for place in places])
-        cells, rates = [], []
-        for matrix in (ours, theirs):
-            scores = score_indexed(matrix, trials, [matrix.shape[1]])[matrix.shape[1]]
-            sides = speakers[trials.enrollment], speakers[trials.test]
-            low, high = metric_interval(scores, trials.labels, *sides)
-            rates.append(compute_eer(scores, trials.labels)[0])
-            cells += [f"{rates[-1]:.2%}", f"{low:.2%} to {high:.2%}"]
-        table.add_row(path.stem, *cells, f"{rates[0] / rates[1]:.2f}" if rates[1] else "-")
+        trials = Trials(path)
+        ours = trials.rates(encoder)[encoder.embedding_dim]
+        samples = (read_audio(span.path, sample_rate=RATE).samples for span in trials.spans.values())
+        matrix = np.stack([peer.embed(each)[0] for each in samples])
+        theirs = trials.rates_of(matrix, matrix.shape[1:])[matrix.shape[1]]
+        cells = []
+        for found in (ours, theirs):
+            low, high = interval(found)
+            cells += [f"{found[0]:.2%}", f"{low:.2%} to {high:.2%}"]
+        table.add_row(path.stem, *cells, f"{ours[0] / theirs[0]:.2f}" if theirs[0] else "-")
     return table
 
 
 def compare_speed(encoder: SpeakerEncoder, peer: Peer, path: Path) -> Table:
     """Times of one core, from samples to an embedding, by turns; and multiplications."""
-    listed = read_trials(path)
-    names, root = index_trials(listed).names, find_root(path, listed)
+    spans = list(Trials(path).spans.values())
     table = Table("model", "M parameters", "x real time", "ratio", "GMACs per second of speech", title="one core")
     seconds: dict[str, list[float]] = {"ours": [], "theirs": []}
     length = macs = 0.0
-    for name in names[:: -(-len(names) // TIMED)]:
-        samples = read_audio(root / name, sample_rate=RATE).samples
+    for span in spans[:: -(-len(spans) // TIMED)]:
+        samples = read_audio(span.path, sample_rate=RATE).samples
         length += len(samples) / RATE
         start = time.process_time()
         encoder.encode(samples, sample_rate=RATE)

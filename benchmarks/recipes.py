@@ -88,7 +88,7 @@ def main() -> None:
     torch.set_num_threads(1)
     options.folder.mkdir(parents=True, exist_ok=True)
     if "adapters" in options.only:
-        copy_by_telephone(VOICES, options.folder / "telephone")
+        copy_by_telephone(VOICES, options.folder / "telephone", ("train", "test"))
     wanted = dict.fromkeys(name for each in options.only for name in EXPERIMENTS[each] if name is not None)
     with ThreadPoolExecutor(options.jobs) as pool:
         runs = [pool.submit(train, name, seed, options.folder) for seed in options.seeds for name in wanted]

@@ -165,7 +165,7 @@ def test_bfloat16_in_openvino_is_refused_where_the_processor_has_none(folder: Pa
         OpenVINOEncoder(folder / "model.onnx", "bfloat16")
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="signals")
+@pytest.mark.skipif(sys.platform != "linux", reason="OpenVINO gives its thread a stack for signals on Linux only")
 def test_signals_arrive_after_engines_of_openvino_are_gone(folder: Path) -> None:
     code = """
 import os, signal, sys

@@ -97,7 +97,10 @@ def measure(bench: Bench, beside: float, sizes: Sequence[int] = SIZES) -> Memory
 
 
 def peak(device: torch.device, action: Callable[[], object]) -> float:
-    """The most bytes that were there during an action, above those before it; see above for what is counted."""
+    """The most bytes that were there during an action, above those before it; see above for what is counted.
+
+    By the kernel, during several of it one after another.
+    """
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         before = torch.cuda.memory_allocated(device)

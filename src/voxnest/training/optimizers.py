@@ -11,6 +11,7 @@ from torch.optim import AdamW, Optimizer
 from voxnest.training.precision import computes_bfloat16
 
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+"""Of x, x^3 and x^5 in an iteration of Newton-Schulz, as Jordan et al. chose them: steep at small singular values."""
 _ITERATIONS = 5
 _SCALE = 0.2
 """By which a step of Muon is as large as AdamW's usually are (root mean square)."""
@@ -80,7 +81,10 @@ class MuonAdamW(Optimizer):
             if weight.grad is None:
                 continue
             gradient = weight.grad.flatten(1)
-            mean: Tensor = self.state[weight].setdefault("momentum_buffer", torch.zeros_like(gradient))
+            state = self.state[weight]
+            if "momentum_buffer" not in state:
+                state["momentum_buffer"] = torch.zeros_like(gradient)
+            mean: Tensor = state["momentum_buffer"]
             mean.lerp_(gradient, 1 - momentum)
             same_shape[gradient.shape].append((weight, gradient.lerp(mean, momentum)))
         for shape, pairs in same_shape.items():
