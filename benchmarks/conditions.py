@@ -1,20 +1,22 @@
 """Error rates of a model by condition and size of embedding: the table of the default model's card.
 
     python benchmarks/conditions.py runs/conditions                        # the model that comes with voxnest
-    python benchmarks/conditions.py runs/conditions --model runs/mine
+    python benchmarks/conditions.py runs/conditions --model runs/mine --json runs/conditions.json
 
 Clean reading, other languages, learners and children, and single words are the trial lists beside a developer's
-checkout; the telephone is a copy of the first, made in the folder. Intervals (95%) draw the speakers anew.
+checkout. Copies of them are made in the folder: of clean reading, by telephone; of the others, by telephone and of 2 s,
+which `voxnest calibrate` can learn from. Intervals (95%) draw the speakers anew.
 """
 
 import argparse
+import json
 from pathlib import Path
 
 import torch
 from rich.console import Console
 from rich.table import Table
 
-from error_rates import Trials, copy_by_telephone, interval
+from error_rates import Rates, Trials, copy_by_telephone, copy_middles, interval
 from voxnest.hub.checkpoint import load_encoder
 
 VOICES, CROWD = Path("../shared/data/voices"), Path("../shared/data/crowd")
@@ -24,26 +26,50 @@ SHORT = (1.0, 2.0, 3.0)
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="for the telephone's copy")
+    parser.add_argument("folder", type=Path, help="for the copies")
     parser.add_argument("--model", default="default")
+    parser.add_argument("--json", type=Path, help="write the error rates here too")
     options = parser.parse_args()
     torch.set_num_threads(1)
     encoder = load_encoder(options.model)
-    conditions = {
-        "clean reading (voices)": Trials(VOICES / "trials.txt"),
-        **{f"  {seconds:g} s of it": Trials(VOICES / "trials.txt", seconds) for seconds in SHORT},
-        "telephone": Trials(copy_by_telephone(VOICES, options.folder / "telephone")),
-        "other languages (dev-commonvoice)": Trials(CROWD / "dev-commonvoice.txt"),
-        "learners, children (dev-speechocean)": Trials(CROWD / "dev-speechocean.txt"),
-        "single words (dev-commands)": Trials(CROWD / "dev-commands.txt"),
-    }
-    table = Table("EER % of", *map(str, encoder.dims), "95% of the last", box=None)
-    for name, trials in conditions.items():
-        found = trials.rates(encoder)
-        rates = [f"{100 * found[dim][0]:.2f}" if dim in found else "-" for dim in encoder.dims]
-        low, high = interval(found[encoder.embedding_dim])
-        table.add_row(name, *rates, f"{100 * low:.2f} to {100 * high:.2f}")
+    found = {name: trials.rates(encoder) for name, trials in conditions(options.folder).items()}
+    if options.json:
+        options.json.write_text(json.dumps(as_numbers(found), indent=2) + "\n")
+    sizes = sorted({dim for rates in found.values() for dim in rates})
+    table = Table("EER % of", *map(str, sizes), f"95% of {sizes[-1]}", box=None)
+    for name, rates in found.items():
+        low, high = interval(rates[sizes[-1]])
+        cells = (f"{100 * rates[dim][0]:.2f}" for dim in sizes)
+        table.add_row(name, *cells, f"{100 * low:.2f} to {100 * high:.2f}")
     Console(width=140).print(table)
+
+
+def conditions(folder: Path) -> dict[str, Trials]:
+    """What is measured, by name; the copies are made in the folder."""
+    [by_telephone] = copy_by_telephone(VOICES, folder / "telephone")
+    dev_by_telephone = copy_by_telephone(CROWD, folder / "dev-telephone", ("dev",))
+    copy_middles(CROWD, folder / "dev-2s", ("dev",), 2.0)
+    lists = {
+        "clean reading": VOICES / "trials.txt",
+        "other languages": CROWD / "dev-commonvoice.txt",
+        "learners, children": CROWD / "dev-speechocean.txt",
+        "single words": CROWD / "dev-commands.txt",
+    }
+    telephone = {path.name: path for path in (by_telephone, *dev_by_telephone)}
+    found = {}
+    for name, path in lists.items():
+        found[name] = Trials(path)
+        found |= {f"{name}, {seconds:g} s": Trials(path, seconds) for seconds in SHORT}
+        found[f"{name}, telephone"] = Trials(telephone[path.name])
+    return found
+
+
+def as_numbers(found: dict[str, Rates]) -> dict[str, dict[str, object]]:
+    """For a file: condition -> size -> EER and its interval, as fractions."""
+    return {
+        name: {str(dim): {"eer": rates[dim][0], "interval_95": interval(rates[dim])} for dim in rates}
+        for name, rates in found.items()
+    }
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
 """Error rates of encoders on one trial list, and ratios of them with intervals: shared by the benchmarks here."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import soundfile
 
-from voxnest.audio import audio_info, read_audio
+from voxnest.audio import SAMPLE_RATE, audio_info, read_audio
 from voxnest.corpora.manifest import Utterance
 from voxnest.corpora.trials import find_root, find_speakers, index_trials, read_trials
 from voxnest.crops.signals import telephone
@@ -69,28 +69,52 @@ def _middle(path: Path, seconds: float | None) -> Span:
     return Span(path, max(0.0, whole - seconds) / 2, min(seconds, whole))
 
 
-def copy_by_telephone(source: Path, target: Path, parts: Sequence[str] = ("test",)) -> Path:
-    """A copy of a corpus as a telephone has it: 8 kHz, its band, mu-law in WAV files.
+def copy_by_telephone(source: Path, target: Path, parts: Sequence[str] = ("test",)) -> list[Path]:
+    """A copy of a corpus as a telephone has it: 8 kHz, its band, mu-law in WAV files; see `copy_changed`."""
+    rng = np.random.default_rng(0)
+    return copy_changed(source, target, parts, 8000, lambda samples: telephone(samples, rng, 8000), "ULAW")
+
+
+def copy_middles(source: Path, target: Path, parts: Sequence[str], seconds: float) -> list[Path]:
+    """A copy of a corpus of which so many seconds are left, from the middle of each recording; see `copy_changed`."""
+    size = round(seconds * SAMPLE_RATE)
+
+    def middle(samples: np.ndarray) -> np.ndarray:
+        return samples[max(0, len(samples) - size) // 2 :][:size]
+
+    return copy_changed(source, target, parts, SAMPLE_RATE, middle)
+
+
+def copy_changed(
+    source: Path,
+    target: Path,
+    parts: Sequence[str],
+    rate: int,
+    change: Callable[[np.ndarray], np.ndarray],
+    subtype: str = "PCM_16",
+) -> list[Path]:
+    """A copy of a corpus in WAV files, each of which was changed.
 
     Args:
-        source: a folder with these parts, and `trials.txt` of recordings in `test`.
-        target: for the copy. One that has a list is taken to be whole, and not made again.
+        source: a folder with these parts, and trial lists (.txt) of recordings in them.
+        target: for the copy. One that has lists is taken to be whole, and not made again.
         parts: folders of recordings.
+        rate: of the copy, in Hz.
+        change: `[samples]` at that rate to those of the copy.
+        subtype: how samples are written.
 
     Returns:
-        The copied list.
+        The copied lists.
     """
-    listed = target / "trials.txt"
-    if not listed.exists():
-        rng = np.random.default_rng(0)
+    lists = sorted(source.glob("*.txt"))
+    if not all((target / path.name).exists() for path in lists):
         for path in sorted(path for part in parts for path in (source / part).rglob("*.*")):
             made = (target / path.relative_to(source)).with_suffix(".wav")
             made.parent.mkdir(parents=True, exist_ok=True)
-            samples = telephone(read_audio(path, sample_rate=8000).samples, rng, 8000)
-            soundfile.write(made, samples, 8000, subtype="ULAW")
-        lines = (source / "trials.txt").read_text().replace(".flac", ".wav").replace(".opus", ".wav")
-        listed.write_text(lines)
-    return listed
+            soundfile.write(made, change(read_audio(path, sample_rate=rate).samples), rate, subtype=subtype)
+        for path in lists:
+            (target / path.name).write_text(path.read_text().replace(".flac", ".wav").replace(".opus", ".wav"))
+    return [target / path.name for path in lists]
 
 
 def mean_rate(found: Sequence[Rates], dim: int) -> float:

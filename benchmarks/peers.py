@@ -18,7 +18,7 @@ import sys
 import sysconfig
 import time
 import venv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -30,9 +30,10 @@ from rich.console import Console
 from rich.table import Table
 
 from error_rates import Trials, interval
+from voxnest import load_encoder
 from voxnest.audio import read_audio
-from voxnest.hub.checkpoint import load_encoder
 from voxnest.inference.recordings import recording_names
+from voxnest.models.embedder import LoadedEncoder
 from voxnest.models.encoder import SpeakerEncoder
 from voxnest.zoo.counting import count_macs
 
@@ -109,10 +110,11 @@ def main() -> None:
     if options.teach:
         teach(options.corpora, options.teach, options.environment)
         return
-    encoder = load_encoder(options.model)
+    encoder = load_encoder(options.model, runtime="torch")
+    engines = {"torch": encoder, "auto": load_encoder(options.model, runtime="auto")}
     with Peer(options.environment) as peer:
         Console(width=140).print(compare_errors(encoder, peer, options.trials))
-        Console(width=140).print(compare_speed(encoder, peer, options.trials[0]))
+        Console(width=140).print(compare_speed(engines, count_macs(encoder, 4.0) / 4.0, peer, options.trials[0]))
 
 
 def teach(corpora: Sequence[Path], target: Path, environment: Path) -> None:
@@ -156,33 +158,34 @@ def compare_errors(encoder: SpeakerEncoder, peer: Peer, lists: Sequence[Path]) -
     return table
 
 
-def compare_speed(encoder: SpeakerEncoder, peer: Peer, path: Path) -> Table:
-    """Times of one core, from samples to an embedding, by turns; and multiplications."""
+def compare_speed(engines: Mapping[str, LoadedEncoder], macs: float, peer: Peer, path: Path) -> Table:
+    """Times of one core, from samples to an embedding, by turns; and multiplications.
+
+    Args:
+        engines: the model in each runtime.
+        macs: of the model, per second of speech.
+        peer: what it is compared with.
+        path: of a trial list, some recordings of which are embedded.
+    """
     spans = list(Trials(path).spans.values())
-    table = Table("model", "M parameters", "x real time", "ratio", "GMACs per second of speech", title="one core")
-    seconds: dict[str, list[float]] = {"ours": [], "theirs": []}
-    length = macs = 0.0
+    seconds: dict[str, list[float]] = {name: [] for name in (*engines, "peer")}
+    length = peer_macs = 0.0
     for span in spans[:: -(-len(spans) // TIMED)]:
         samples = read_audio(span.path, sample_rate=RATE).samples
         length += len(samples) / RATE
-        start = time.process_time()
-        encoder.encode(samples, sample_rate=RATE)
-        seconds["ours"].append(time.process_time() - start)
+        for name, encoder in engines.items():
+            start = time.process_time()
+            encoder.encode(samples, sample_rate=RATE)
+            seconds[name].append(time.process_time() - start)
         _, told = peer.embed(samples)
-        seconds["theirs"].append(told["seconds"])
-        macs += told["macs"]
-    ratio = statistics.median(b / a for a, b in zip(seconds["ours"], seconds["theirs"], strict=True))
-    parameters = sum(parameter.numel() for parameter in encoder.parameters())
-    own = count_macs(encoder, 4.0) / 4.0
-    table.add_row(
-        encoder.name,
-        f"{parameters / 1e6:.2f}",
-        f"{length / sum(seconds['ours']):.0f}",
-        f"{ratio:.1f}",
-        f"{own / 1e9:.3f}",
-    )
-    speed = f"{length / sum(seconds['theirs']):.0f}"
-    table.add_row("Resemblyzer", f"{peer.about['parameters'] / 1e6:.2f}", speed, "1", f"{macs / length / 1e9:.3f}")
+        seconds["peer"].append(told["seconds"])
+        peer_macs += told["macs"]
+    table = Table("model", "engine", "x real time", "ratio", "GMACs per second of speech", title="one core")
+    for name, encoder in engines.items():
+        ratio = statistics.median(b / a for a, b in zip(seconds[name], seconds["peer"], strict=True))
+        table.add_row(encoder.name, name, f"{length / sum(seconds[name]):.0f}", f"{ratio:.1f}", f"{macs / 1e9:.3f}")
+    speed = f"{length / sum(seconds['peer']):.0f}"
+    table.add_row("Resemblyzer", "torch", speed, "1", f"{peer_macs / length / 1e9:.3f}")
     return table
 
 
