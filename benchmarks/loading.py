@@ -6,7 +6,8 @@ Puts files as the publishers of ReDimNet b0 and b6 make them (with the weights o
 and loads b6 in fresh processes; the middle of several counts. Memory is the growth of the process's peak resident set,
 pages of the mapped file included: over the process that has imported voxnest, and over one that has loaded b0, and so
 has all the code in memory that loading needs.
-Also how long `import voxnest`, `voxnest --help` and `voxnest verify` take from the shell.
+Also how long `import voxnest`, `voxnest --help` and `voxnest verify` take from the shell, and the default model to its
+first embedding.
 """
 
 import argparse
@@ -44,6 +45,14 @@ peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 print(took, (peak - before) / sum(value.nbytes for value in encoder.state_dict().values()))
 """
 
+FIRST = """
+import sys, time, soundfile, torch
+start = time.perf_counter()
+import voxnest
+voxnest.load_encoder().encode(sys.argv[1])
+print(time.perf_counter() - start)
+"""
+
 
 def main() -> None:
     """Measure, and print a table."""
@@ -75,6 +84,7 @@ def main() -> None:
             model: statistics.median(run([*words, "--model", model])[0] for _ in range(runs))
             for model in ("default", str(exported))
         }
+        firsts = [float(run([sys.executable, "-c", FIRST, str(sounds[0])])[1]) for _ in range(runs)]
         helps = [run([sys.executable, "-m", "voxnest", "--help"])[0] for _ in range(runs)]
     table = Table("what", "measured", title=f"middle of {runs}", title_justify="left")
     table.add_row("build b6 and load a cached checkpoint", f"{first[0]:.2f} s")
@@ -83,6 +93,7 @@ def main() -> None:
     table.add_row("import torch and voxnest", f"{statistics.median(imports):.2f} s")
     table.add_row("voxnest verify of two 3 s recordings, with torch", f"{verifying['default']:.2f} s")
     table.add_row("voxnest verify of them with an exported model", f"{verifying[str(exported)]:.2f} s")
+    table.add_row("the default model and its first embedding, torch imported", f"{statistics.median(firsts):.2f} s")
     table.add_row("voxnest --help", f"{statistics.median(helps):.2f} s")
     Console().print(table)
 

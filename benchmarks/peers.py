@@ -1,6 +1,6 @@
 """The model that comes with voxnest against a peer whose weights are on the registry: errors and speed, in one run.
 
-    python benchmarks/peers.py --trials ../shared/data/voices/trials.txt --trials ../shared/data/crowd/dev-commands.txt
+    taskset -c 0 python benchmarks/peers.py --trials ../shared/data/voices/trials.txt --trials LIST
 
 The peer is Resemblyzer (Apache-2.0; 1.4 M parameters, 256 numbers), installed beside in an environment of its own, and
 called as its README says, on the same samples. `--teach` writes its embeddings of a corpus instead, for
@@ -39,8 +39,8 @@ from voxnest.zoo.counting import count_macs
 
 PACKAGES = ("resemblyzer==0.1.4", "setuptools<81")  # one of its libraries takes pkg_resources from there
 RATE = 16000
-TIMED = 40
-"""Recordings that are timed, by turns."""
+TIMED, IN_A_ROW = 48, 6
+"""Recordings that are timed; so many by one, then as many by the next: each finds its own weights in caches."""
 
 
 class Peer:
@@ -111,7 +111,7 @@ def main() -> None:
         teach(options.corpora, options.teach, options.environment)
         return
     encoder = load_encoder(options.model, runtime="torch")
-    engines = {"torch": encoder, "auto": load_encoder(options.model, runtime="auto")}
+    engines = {name: load_encoder(options.model, runtime=name) for name in ("torch", "onnx", "openvino")}
     with Peer(options.environment) as peer:
         Console(width=140).print(compare_errors(encoder, peer, options.trials))
         Console(width=140).print(compare_speed(engines, count_macs(encoder, 4.0) / 4.0, peer, options.trials[0]))
@@ -168,18 +168,20 @@ def compare_speed(engines: Mapping[str, LoadedEncoder], macs: float, peer: Peer,
         path: of a trial list, some recordings of which are embedded.
     """
     spans = list(Trials(path).spans.values())
+    heard = [read_audio(span.path, sample_rate=RATE).samples for span in spans[:: -(-len(spans) // TIMED)]]
     seconds: dict[str, list[float]] = {name: [] for name in (*engines, "peer")}
-    length = peer_macs = 0.0
-    for span in spans[:: -(-len(spans) // TIMED)]:
-        samples = read_audio(span.path, sample_rate=RATE).samples
-        length += len(samples) / RATE
+    peer_macs = 0.0
+    for start in range(0, len(heard), IN_A_ROW):
+        some = heard[start : start + IN_A_ROW]
         for name, encoder in engines.items():
-            start = time.process_time()
-            encoder.encode(samples, sample_rate=RATE)
-            seconds[name].append(time.process_time() - start)
-        _, told = peer.embed(samples)
-        seconds["peer"].append(told["seconds"])
-        peer_macs += told["macs"]
+            before = time.process_time()
+            for samples in some:
+                encoder.encode(samples, sample_rate=RATE)
+            seconds[name].append(time.process_time() - before)
+        told = [peer.embed(samples)[1] for samples in some]
+        seconds["peer"].append(sum(each["seconds"] for each in told))
+        peer_macs += sum(each["macs"] for each in told)
+    length = sum(map(len, heard)) / RATE
     table = Table("model", "engine", "x real time", "ratio", "GMACs per second of speech", title="one core")
     for name, encoder in engines.items():
         ratio = statistics.median(b / a for a, b in zip(seconds[name], seconds["peer"], strict=True))

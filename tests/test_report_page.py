@@ -186,8 +186,8 @@ def test_calibrated_models_are_drawn_and_the_others_named(tmp_path):
 
 def test_a_card_tells_the_model_and_what_its_checkpoint_tells():
     card = describe_encoder(load_encoder(), find_metadata())
-    assert card["parameters"] == "1,156,337"
-    assert card["architecture"] == "redimnet"
+    assert card["parameters"] == "1,023,152"
+    assert card["architecture"] == "resnet"
     assert card["license"] == "Apache-2.0"
     encoder = SimpleNamespace(
         name="n", architecture="a", dims=(8,), sample_rate=16000, min_samples=1600, parameters=lambda: iter([])

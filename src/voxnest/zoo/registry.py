@@ -18,7 +18,7 @@ def list_models() -> list[str]:
 
 
 LEVEL = -25.0
-"""In dB relative to full scale: the median of 1.5 s of the speech that the default model was trained on."""
+"""In dB relative to full scale: the median of 1.5 s of the speech in `voices`."""
 
 
 def create_encoder(
