@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from torch import Tensor
 
 from voxnest.errors import CheckpointError, ConfigError
@@ -55,6 +54,7 @@ def read_hyperparameters(text: str) -> dict[str, Any]:
     Raises:
         CheckpointError: if it is not YAML of that kind.
     """
+    import yaml  # here, for most models have none
 
     class Loader(yaml.SafeLoader):
         """Takes the tags of HyperPyYAML for what stands behind them."""

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor
 
 from voxnest.errors import CheckpointError, one_of
@@ -74,6 +73,8 @@ def read_wespeaker(directory: str | Path) -> Description:
 
 
 def _read_config(path: Path) -> dict[str, Any]:
+    import yaml  # here, for most models have none
+
     try:
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -18,10 +18,6 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import Request, build_opener
 
-from filelock import FileLock
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
 from voxnest import __version__
 from voxnest.errors import CheckpointError, ConfigError
 from voxnest.files import atomic_write, cache_folder
@@ -112,6 +108,8 @@ def _fetch(
 ) -> Path:
     try:
         if not path.exists():
+            from filelock import FileLock  # here, for most models are there already
+
             path.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{path}.lock"):
                 if not path.exists():  # another process may have been here meanwhile
@@ -166,6 +164,9 @@ def _mirrored(address: str, name: str) -> str:
 
 
 def _download(address: str, path: Path, check: Check, progress: bool, sha256: str | None, remember: bool) -> None:
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
     part = _Part(path, address, check)
     columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
