@@ -4,8 +4,8 @@
     python benchmarks/conditions.py runs/conditions --model runs/mine --json runs/conditions.json
 
 Clean reading, other languages, learners and children, and single words are the trial lists beside a developer's
-checkout. Copies of them are made in the folder: of clean reading, by telephone; of the others, by telephone and of 2 s,
-which `voxnest calibrate` can learn from. Intervals (95%) draw the speakers anew.
+checkout. Copies of them are made in the folder: by telephone, and those of development speakers also of 2 s, for
+`voxnest calibrate`. Intervals (95%) draw the speakers anew.
 """
 
 import argparse
@@ -46,8 +46,9 @@ def main() -> None:
 
 def conditions(folder: Path) -> dict[str, Trials]:
     """What is measured, by name; the copies are made in the folder."""
-    [by_telephone] = copy_by_telephone(VOICES, folder / "telephone")
-    dev_by_telephone = copy_by_telephone(CROWD, folder / "dev-telephone", ("dev",))
+    copies = copy_by_telephone(VOICES, folder / "telephone")
+    copies += copy_by_telephone(CROWD, folder / "dev-telephone", ("dev",))
+    by_telephone = {path.name: path for path in copies}
     copy_middles(CROWD, folder / "dev-2s", ("dev",), 2.0)
     lists = {
         "clean reading": VOICES / "trials.txt",
@@ -55,12 +56,11 @@ def conditions(folder: Path) -> dict[str, Trials]:
         "learners, children": CROWD / "dev-speechocean.txt",
         "single words": CROWD / "dev-commands.txt",
     }
-    telephone = {path.name: path for path in (by_telephone, *dev_by_telephone)}
     found = {}
     for name, path in lists.items():
         found[name] = Trials(path)
         found |= {f"{name}, {seconds:g} s": Trials(path, seconds) for seconds in SHORT}
-        found[f"{name}, telephone"] = Trials(telephone[path.name])
+        found[f"{name}, telephone"] = Trials(by_telephone[path.name])
     return found
 
 

@@ -99,6 +99,7 @@ def test_seven_sizes_and_an_interval_are_shown_in_80_columns(
     lines = [line for line in shown.splitlines() if not line.startswith("results: ")]
     assert max(map(len, lines)) <= 80
     assert "…" not in shown
+    assert "warning" not in errors
     assert shown.startswith("default on trials.txt\n")
     rows = [line.split()[0] for line in lines if re.match(r" *\d+  ", line)]
     assert rows[:7] == ["8", "16", "32", "64", "128", "192", "256"]
