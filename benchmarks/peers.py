@@ -111,7 +111,8 @@ def main() -> None:
         teach(options.corpora, options.teach, options.environment)
         return
     encoder = load_encoder(options.model, runtime="torch")
-    engines = {name: load_encoder(options.model, runtime=name) for name in ("torch", "onnx", "openvino")}
+    engines: dict[str, LoadedEncoder] = {"torch": encoder}
+    engines |= {name: load_encoder(options.model, runtime=name) for name in ("onnx", "openvino")}
     with Peer(options.environment) as peer:
         Console(width=140).print(compare_errors(encoder, peer, options.trials))
         Console(width=140).print(compare_speed(engines, count_macs(encoder, 4.0) / 4.0, peer, options.trials[0]))
