@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -48,6 +50,18 @@ def test_it_needs_no_name() -> None:
     assert encoder(torch.randn(1, 16000), dim=64).shape == (1, 64)
     with pytest.raises(ConfigError, match="default model"):
         load_encoder(train_type="ptn")
+
+
+def test_loading_it_imports_nothing_of_other_models() -> None:
+    """It took most of the time from `import torch` to the first embedding."""
+    code = """
+import sys, torch, voxnest
+voxnest.load_encoder()
+others = ("voxnest.foreign.reading", "voxnest.models.redimnet", "pydantic")
+print(sorted(name for name in sys.modules if name.startswith(others)))
+"""
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert shown.stdout.strip() == "[]"
 
 
 def test_verify_tells_speakers_apart_without_a_model_named(run: Run, voices: Path) -> None:

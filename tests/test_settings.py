@@ -1,6 +1,7 @@
 """Whatever a setting is, the answer is an encoder or one line that names the setting, at once and without memory."""
 
 import dataclasses
+import math
 import resource
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from voxnest.errors import ConfigError
-from voxnest.frontends import FRONTENDS, create_frontend
+from voxnest.frontends import FRONTENDS, create_frontend, options
 from voxnest.zoo.cards import CARDS
 from voxnest.zoo.registry import create_encoder
 
@@ -27,6 +28,18 @@ def test_any_single_override_gives_an_encoder_or_a_config_error(name: str) -> No
                 said = refusal(name, {setting: value})
                 assert setting in said, (setting, value, said)
                 assert "\n" not in said
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_a_value_that_is_taken_as_it_is_would_not_be_changed(name: str) -> None:
+    """Plain values go past pydantic, whose import takes long; it must have said the same of them."""
+    takes, hints = CARDS[name].network.config_type, options._hints(CARDS[name].network.config_type)
+    values = [(key, value) for key in hints for value in (*ODD, 0.5, -25.0, math.nan, True, "ASP", (1, 2))]
+    taken = [(key, value) for key, value in values if options._is_plainly(value, hints[key])]
+    assert len(taken) > len(hints) / 2
+    for key, value in taken:
+        said = options._brought(name, key, value, takes)
+        assert (type(said), said) == (type(value), value), key
 
 
 def refusal(name: str, overrides: dict[str, Any]) -> str:

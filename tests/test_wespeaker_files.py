@@ -13,7 +13,8 @@ from torch import Tensor
 import golden_files
 from voxnest.errors import CheckpointError
 from voxnest.foreign.encoders import TRANSLATIONS, make_encoder
-from voxnest.foreign.wespeaker import CLASSES, is_wespeaker, read_wespeaker
+from voxnest.foreign.kinds import is_wespeaker
+from voxnest.foreign.wespeaker import CLASSES, read_wespeaker
 from voxnest.zoo.cards import df_resnet, resnet
 
 RESNET = {"feat_dim": 80, "embed_dim": 256, "pooling_func": "TSTP", "two_emb_layer": False}

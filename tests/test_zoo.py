@@ -10,12 +10,18 @@ import pytest
 import torch
 from matplotlib.image import imread
 
+from voxnest.models.families import FAMILIES
 from voxnest.zoo import picture
 from voxnest.zoo.card import VOX1
 from voxnest.zoo.counting import KEPT, count_macs, count_model, count_parameters
 from voxnest.zoo.registry import CARDS, create_encoder, list_models
 
 PAGE = Path(__file__).parent.parent / "docs" / "zoo.md"
+
+
+def test_every_family_is_found_by_its_name_and_every_card_is_of_one() -> None:
+    assert {name: family.architecture for name, family in FAMILIES.items()} == {name: name for name in FAMILIES}
+    assert {card.architecture for card in CARDS.values()} == set(FAMILIES)
 
 
 def test_picture_holds_every_model_with_rates_on_all_three_lists(tmp_path: Path) -> None:

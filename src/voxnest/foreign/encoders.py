@@ -92,7 +92,9 @@ def _label(description: Description, translation: Translation, settings: Mapping
         return description.architecture
     family = translation.family
     for name, card in CARDS.items():
-        if card.network is family and _plain(asdict(family.config_type(**card.settings))) == _plain(settings):
+        if card.architecture == family.architecture and _plain(asdict(family.config_type(**card.settings))) == _plain(
+            settings
+        ):
             return name
     return family.architecture
 

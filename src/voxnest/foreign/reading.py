@@ -18,32 +18,21 @@ from voxnest.foreign import redimnet, redimnet2
 from voxnest.foreign.autospeech import describe_autospeech, is_autospeech
 from voxnest.foreign.description import Description
 from voxnest.foreign.encoders import make_encoder
+from voxnest.foreign.kinds import is_wespeaker
 from voxnest.foreign.next_tdnn import describe_next_tdnn, is_next_tdnn
 from voxnest.foreign.pickles import read_pickle
 from voxnest.foreign.redimnet_mrl import describe_mrl, registry_name
-from voxnest.foreign.speechbrain import is_speechbrain, read_speechbrain
+from voxnest.foreign.speechbrain import read_speechbrain
 from voxnest.foreign.threedspeaker import describe_3dspeaker
-from voxnest.foreign.wespeaker import is_wespeaker, read_wespeaker
+from voxnest.foreign.wespeaker import read_wespeaker
 from voxnest.models.encoder import SpeakerEncoder
 from voxnest.models.family import MALFORMED
 
-SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
 _DIRECTORY = "a model directory of wespeaker or SpeechBrain"
 _EXPECTED = (
     "an official ReDimNet, ReDimNet2, NeXt-TDNN or AutoSpeech checkpoint, one of redimnet-mrl or 3D-Speaker, or one of "
     "voxnest such as best.safetensors"
 )
-
-
-def is_pytorch_file(path: Path) -> bool:
-    """By its name or its first bytes."""
-    with path.open("rb") as file:
-        return file.read(4) == b"PK\x03\x04" or path.suffix in SUFFIXES
-
-
-def is_model_directory(path: str | Path) -> bool:
-    """Whether it is a model directory of wespeaker or SpeechBrain."""
-    return is_wespeaker(path) or is_speechbrain(path)
 
 
 def load_foreign(path: Path, name: str | None = None) -> SpeakerEncoder:

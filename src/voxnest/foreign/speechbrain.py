@@ -13,6 +13,7 @@ from torch import Tensor
 
 from voxnest.errors import CheckpointError, ConfigError
 from voxnest.foreign.description import Description
+from voxnest.foreign.kinds import SPEECHBRAIN
 from voxnest.foreign.pickles import read_pickle
 from voxnest.foreign.settings import Arguments, dims
 from voxnest.foreign.translation import Settings, Translation
@@ -20,13 +21,8 @@ from voxnest.foreign.weights import Renames, apply_renames, numbered
 from voxnest.models.ecapa import FAMILY
 
 ARCHITECTURE = "ecapa-tdnn-speechbrain"
-SETTINGS, WEIGHTS = "hyperparams.yaml", "embedding_model.ckpt"
+SETTINGS, WEIGHTS = SPEECHBRAIN
 _SECTIONS = ("embedding_model", "compute_features", "mean_var_norm")
-
-
-def is_speechbrain(directory: str | Path) -> bool:
-    """Whether a directory holds the two files of a SpeechBrain speaker encoder."""
-    return all((Path(directory) / name).is_file() for name in (SETTINGS, WEIGHTS))
 
 
 def read_speechbrain(directory: Path) -> Description:

@@ -14,10 +14,11 @@ from torch import Tensor
 from voxnest.errors import CheckpointError, one_of
 from voxnest.foreign import redimnet, redimnet2
 from voxnest.foreign.description import Description
+from voxnest.foreign.kinds import WESPEAKER
 from voxnest.foreign.pickles import read_pickle
 from voxnest.zoo.registry import CARDS
 
-CONFIG, WEIGHTS = "config.yaml", "avg_model.pt"
+CONFIG, WEIGHTS = WESPEAKER
 
 CLASSES: dict[str, str] = {
     **{f"ECAPA_TDNN_{context}c{size}": f"ecapa-tdnn-{size}" for size in (512, 1024) for context in ("", "GLOB_")},
@@ -36,11 +37,6 @@ CLASSES: dict[str, str] = {
 
 _FBANK = {"frame_length": 25, "frame_shift": 10}
 _CMVN = {"norm_mean": True, "norm_var": False}
-
-
-def is_wespeaker(directory: str | Path) -> bool:
-    """Whether a directory holds the two files of a wespeaker model."""
-    return all((Path(directory) / name).is_file() for name in (CONFIG, WEIGHTS))
 
 
 def read_wespeaker(directory: str | Path) -> Description:

@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 
 from voxnest.errors import CheckpointError, ConfigError, one_of
 from voxnest.files import atomic_write, writing
-from voxnest.foreign.reading import SUFFIXES, is_model_directory, is_pytorch_file, load_foreign
+from voxnest.foreign.kinds import SUFFIXES, is_model_directory, is_pytorch_file
 from voxnest.foreign.weights import load_weights
 from voxnest.hub.download import check_digest, fetch
 from voxnest.hub.releases import find_release, names_release, published_models
@@ -263,16 +263,22 @@ def _load(
         source = DEFAULT_FILE
     if names_release(name) and not _is_local_file(name):
         release = find_release(name, train_type=train_type, dataset=dataset)
-        return load_foreign(fetch(release, progress=progress, sha256=sha256), release.model)
+        return _load_foreign(fetch(release, progress=progress, sha256=sha256), release.model)
     if (train_type or dataset) and not Path(source).exists():
         find_release(str(source))  # tells which names there are
     if is_model_directory(source):
-        return load_foreign(Path(source))
+        return _load_foreign(Path(source))
     path = _file_in(source)
     if train_type or dataset:
         raise ConfigError("train_type and dataset", f"given with the file {path}", "the name of a model")
     check_digest(path, sha256)
-    return load_foreign(path) if is_pytorch_file(path) else _read_own(path)
+    return _load_foreign(path) if is_pytorch_file(path) else _read_own(path)
+
+
+def _load_foreign(path: Path, name: str | None = None) -> SpeakerEncoder:
+    from voxnest.foreign.reading import load_foreign  # all projects and families, which our own files do without
+
+    return load_foreign(path, name)
 
 
 def _is_local_file(source: str) -> bool:

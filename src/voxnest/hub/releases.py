@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, field
 
 from voxnest.errors import ConfigError, one_of
-from voxnest.zoo.registry import CARDS
+from voxnest.zoo.cards import CARDS
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import platform
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -28,6 +30,18 @@ RUNTIMES = ("torch", "onnx", "openvino", "auto")
 PRECISIONS = ("float32", "bfloat16", "int8")
 _ENGINES: dict[str, Any] = {"onnx": OnnxEncoder, "openvino": OpenVINOEncoder}
 _PACKAGES = {"torch": "torch", "onnx": "onnxruntime", "openvino": "openvino"}
+
+
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """Loading leaves no garbage, yet its many objects would make Python look for some among the 170,000 of torch."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
 
 
 # Of what name the encoder is, types do not know: an ONNX file's is no `SpeakerEncoder`, and all else is.
@@ -70,6 +84,7 @@ def load_encoder(
     progress: bool = ...,
     adapter: str | Path | None = ...,
 ) -> LoadedEncoder: ...
+@_no_collection()
 def load_encoder(
     source: str | Path = "default",
     *,

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from voxnest.models.families import FAMILIES
 from voxnest.models.family import Family
 
 
@@ -39,16 +40,21 @@ class Card:
     Attributes:
         family: what the papers call it and its other sizes.
         summary: a few words on this size.
-        network: the family of networks that it is of; fields of its configuration are what `create_encoder` accepts.
+        architecture: the family of networks that it is of, as `voxnest.models.families` has it.
         settings: those that differ from the defaults.
         published: figures of the source.
     """
 
     family: str
     summary: str
-    network: Family
+    architecture: str
     settings: dict[str, Any]
     published: Published = Published()
+
+    @property
+    def network(self) -> Family:
+        """What builds it; fields of its configuration are what `create_encoder` accepts."""
+        return FAMILIES[self.architecture]
 
 
 VOX1 = ("Vox1-O", "Vox1-E", "Vox1-H")

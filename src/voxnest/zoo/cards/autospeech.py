@@ -5,8 +5,6 @@ Top-1 is the share of the test recordings of VoxCeleb1's 1,251 speakers that are
 
 from typing import Any
 
-from voxnest.models import autospeech, autospeech_resnet
-from voxnest.models.family import Family
 from voxnest.zoo.card import Card, Published
 
 SIZES: dict[str, dict[str, Any]] = {
@@ -19,7 +17,7 @@ SIZES: dict[str, dict[str, Any]] = {
 def _card(
     family: str,
     summary: str,
-    network: Family,
+    architecture: str,
     settings: dict[str, Any],
     parameters: float,
     with_classes: str,
@@ -29,7 +27,7 @@ def _card(
     return Card(
         family,
         summary,
-        network,
+        architecture,
         settings,
         Published(
             parameters=parameters,
@@ -41,11 +39,11 @@ def _card(
 
 
 CARDS: dict[str, Card] = {
-    "autospeech": _card("AutoSpeech", "searched for speakers", autospeech.FAMILY, {}, 18.0, "17.67", 87.66, 8.95),
+    "autospeech": _card("AutoSpeech", "searched for speakers", "autospeech", {}, 18.0, "17.67", 87.66, 8.95),
     "autospeech-resnet18": _card(
         "AutoSpeech ResNet",
         "its baseline",
-        autospeech_resnet.FAMILY,
+        "autospeech-resnet",
         SIZES["autospeech-resnet18"],
         12.0,
         "11.81",
@@ -55,7 +53,7 @@ CARDS: dict[str, Card] = {
     "autospeech-resnet34": _card(
         "AutoSpeech ResNet",
         "its baseline",
-        autospeech_resnet.FAMILY,
+        "autospeech-resnet",
         SIZES["autospeech-resnet34"],
         22.0,
         "21.92",

@@ -1,13 +1,12 @@
 """The card of CAM++ (arXiv 2303.00332), in the size that wespeaker and 3D-Speaker publish."""
 
-from voxnest.models import campplus
 from voxnest.zoo.card import Card, vox1
 
 CARDS: dict[str, Card] = {
     "campplus": Card(
         "CAM++",
         "fast, 1-D behind a 2-D front",
-        campplus.FAMILY,
+        "campplus",
         {},
         vox1(
             7.2,

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from voxnest.models import df_resnet
 from voxnest.zoo.card import Card, Published, vox1
 
 _PLAIN: dict[str, Any] = {"strides": ((1, 1), (2, 2), (2, 2), (2, 2))}
@@ -26,7 +25,7 @@ _TABLE = "as ReDimNet's table (arXiv 2407.18223) cites it"
 
 def _card(name: str, summary: str, published: Published) -> Card:
     family = "Gemini DF-ResNet" if name.startswith("gemini") else "DF-ResNet"
-    return Card(family, summary, df_resnet.FAMILY, SIZES[name], published)
+    return Card(family, summary, "df-resnet", SIZES[name], published)
 
 
 def _plain(parameters: float, gmacs: float, as_norm: tuple[float, ...]) -> Published:

@@ -3,7 +3,6 @@
 Published figures are those of the table that ReDimNet's authors give (EVALUATION.md of IDRnD/ReDimNet).
 """
 
-from voxnest.models import ecapa, ecapa2
 from voxnest.zoo.card import Card, vox1
 from voxnest.zoo.cards.redimnet import POOLING
 
@@ -13,7 +12,7 @@ CARDS: dict[str, Card] = {
     "ecapa-tdnn-512": Card(
         "ECAPA-TDNN",
         "1-D, widely used",
-        ecapa.FAMILY,
+        "ecapa",
         {},
         vox1(
             6.4,
@@ -26,7 +25,7 @@ CARDS: dict[str, Card] = {
     "ecapa-tdnn-1024": Card(
         "ECAPA-TDNN",
         "1-D, widely used, wider",
-        ecapa.FAMILY,
+        "ecapa",
         {"channels": 1024},
         vox1(
             14.9,
@@ -39,7 +38,7 @@ CARDS: dict[str, Card] = {
     "ecapa2": Card(
         "ECAPA2",
         "2-D then 1-D, very large computation",
-        ecapa2.FAMILY,
+        "ecapa2",
         {},
         vox1(
             27.1,

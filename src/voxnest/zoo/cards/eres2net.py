@@ -5,7 +5,6 @@
 
 from typing import Any
 
-from voxnest.models import eres2net
 from voxnest.zoo.card import Card, Published, vox1
 
 SIZES: dict[str, dict[str, Any]] = {
@@ -23,7 +22,7 @@ _RELEASED = "released by 3D-Speaker, trained on 200,000 Chinese speakers; it giv
 
 def _card(name: str, summary: str, published: Published) -> Card:
     family = "ERes2NetV2" if name.startswith("eres2netv2") else "ERes2Net"
-    return Card(family, summary, eres2net.FAMILY, SIZES[name], published)
+    return Card(family, summary, "eres2net", SIZES[name], published)
 
 
 CARDS: dict[str, Card] = {

@@ -8,7 +8,6 @@ and M are as printed from the released files (shanguanma/speaker_diarization).
 
 from typing import Any
 
-from voxnest.models import redimnet
 from voxnest.zoo.card import VOX1, Card, Published, vox1
 
 POOLING = "attentive pooling takes the utterance's statistics once, not at every frame as the official code does"
@@ -17,7 +16,7 @@ _B5_STAGES = [(1, 4, 2, 48), (2, 4, 2, 48), (1, 6, 2, 48), (2, 6, 1, 32), (1, 8,
 
 
 def _card(summary: str, published: Published, **settings: Any) -> Card:
-    return Card("ReDimNet", summary, redimnet.FAMILY, settings, published)
+    return Card("ReDimNet", summary, "redimnet", settings, published)
 
 
 def _vox1(
@@ -33,7 +32,7 @@ def _cross(*eer: float) -> Published:
     return Published(eer=dict(zip(lists, eer, strict=True)), source=source)
 
 
-def _size_stages(reduction: int) -> list[redimnet.Stage]:
+def _size_stages(reduction: int) -> list[tuple[int, int, int, int]]:
     """The stages of sizes S and M, whose channels differ."""
     blocks = [(1, 4, 2), (2, 5, 2), (1, 6, 2), (2, 8, 1), (1, 8, 1), (2, 3, 1)]
     return [(stride, count, expansion, reduction) for stride, count, expansion in blocks]

@@ -8,13 +8,12 @@ parameters and GMACs together.
 from collections.abc import Sequence
 from typing import Any
 
-from voxnest.models import redimnet2
 from voxnest.zoo.card import Card, Published, vox1
 from voxnest.zoo.cards.redimnet import POOLING
 
 
 def _card(summary: str, published: Published, **settings: Any) -> Card:
-    return Card("ReDimNet2", summary, redimnet2.FAMILY, settings, published)
+    return Card("ReDimNet2", summary, "redimnet2", settings, published)
 
 
 def _vox1(parameters: float, gmacs: float, eer: tuple[float, ...], note: str = "") -> Published:
@@ -22,7 +21,7 @@ def _vox1(parameters: float, gmacs: float, eer: tuple[float, ...], note: str = "
     return vox1(parameters, gmacs, eer, source=source, note=note)
 
 
-def _stages(blocks: Sequence[tuple[int, int, int]]) -> list[redimnet2.Stage]:
+def _stages(blocks: Sequence[tuple[int, int, int]]) -> list[tuple[Any, ...]]:
     """Six stages from the number of 2-D blocks, expansion and reduction of each."""
     strides = [(1, 1), (2, 1), (1, 2), (2, 1), (1, 2), (2, 1)]
     return [

@@ -5,7 +5,6 @@ EERs that ReDimNet's paper does not print are those of wespeaker's results on Vo
 
 from typing import Any
 
-from voxnest.models import resnet
 from voxnest.zoo.card import VOX1, Card, Published, vox1
 
 SIZES: dict[str, dict[str, Any]] = {
@@ -31,7 +30,7 @@ def _card(name: str, summary: str, published: Published | None = None) -> Card:
     return Card(
         _FAMILIES[name.removesuffix("-large").rstrip("0123456789")],
         summary,
-        resnet.FAMILY,
+        "resnet",
         SIZES[name],
         published or Published(),
     )

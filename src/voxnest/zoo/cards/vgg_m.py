@@ -1,13 +1,12 @@
 """Card of VGG-M for speakers (arXiv 1706.08612)."""
 
-from voxnest.models import vgg_m
 from voxnest.zoo.card import Card, Published
 
 CARDS: dict[str, Card] = {
     "vgg-m": Card(
         "VGG-M",
         "the VoxCeleb baseline",
-        vgg_m.FAMILY,
+        "vgg-m",
         {},
         Published(
             parameters=67.0,

@@ -1,13 +1,12 @@
 """Card of the x-vector (Snyder et al., ICASSP 2018)."""
 
-from voxnest.models import xvector
 from voxnest.zoo.card import Card, vox1
 
 CARDS: dict[str, Card] = {
     "xvector": Card(
         "x-vector",
         "the classic baseline",
-        xvector.FAMILY,
+        "xvector",
         {},
         vox1(
             4.61,
