@@ -4,7 +4,8 @@
 
 The peer is Resemblyzer (Apache-2.0; 1.4 M parameters, 256 numbers), installed beside in an environment of its own, and
 called as its README says, on the same samples. `--teach` writes its embeddings of a corpus instead, for
-`distillation.teachers`: less their mean, by which all of them are alike, and scaled to length one.
+`distillation.teachers`: less their mean, by which all of them are alike, and scaled to length one; with `--speed 0.9`
+also of the corpus played slower, for trainings on several speeds.
 
     python benchmarks/peers.py --teach runs/teacher.npz ../shared/data/crowd/train ../shared/data/voices/train
 """
@@ -25,14 +26,14 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
+import soxr
 import torch
 from rich.console import Console
 from rich.table import Table
 
 from error_rates import Trials, interval
 from voxnest import load_encoder
-from voxnest.audio import read_audio
-from voxnest.inference.recordings import recording_names
+from voxnest.audio import list_recordings, read_audio
 from voxnest.models.embedder import LoadedEncoder
 from voxnest.models.encoder import SpeakerEncoder
 from voxnest.zoo.counting import count_macs
@@ -100,6 +101,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("corpora", type=Path, nargs="*", help="folders of recordings, for --teach")
     parser.add_argument("--teach", type=Path, metavar="FILE", help="write the peer's embeddings of the corpora here")
+    parser.add_argument(
+        "--speed", type=float, action="append", default=[], help="of --teach, besides 1; may be repeated"
+    )
     parser.add_argument("--trials", type=Path, action="append", default=[], help="a trial list; may be given again")
     parser.add_argument("--model", default="default")
     parser.add_argument("--environment", type=Path, default=Path("runs/peers"), help="a folder to install the peer in")
@@ -108,7 +112,7 @@ def main() -> None:
     if bool(options.teach) != bool(options.corpora) or bool(options.teach) == bool(options.trials):
         parser.error("expected --trials, or --teach with corpora")
     if options.teach:
-        teach(options.corpora, options.teach, options.environment)
+        teach(options.corpora, [1.0, *options.speed], options.teach, options.environment)
         return
     encoder = load_encoder(options.model, runtime="torch")
     engines: dict[str, LoadedEncoder] = {"torch": encoder}
@@ -118,27 +122,31 @@ def main() -> None:
         Console(width=140).print(compare_speed(engines, count_macs(encoder, 4.0) / 4.0, peer, options.trials[0]))
 
 
-def teach(corpora: Sequence[Path], target: Path, environment: Path) -> None:
+def teach(corpora: Sequence[Path], speeds: Sequence[float], target: Path, environment: Path) -> None:
     """Write an archive as `voxnest embed` does; the peers of all cores share the work."""
-    names = recording_names(corpora)
+    recordings = [path for folder in corpora for path in list_recordings(folder)]
+    wanted = [(path, speed) for speed in speeds for path in recordings]
 
-    def work(part: Sequence[str]) -> list[np.ndarray]:
+    def work(part: Sequence[tuple[Path, float]]) -> list[np.ndarray]:
+        found = []
         with Peer(environment) as peer:
-            return [peer.embed(read_audio(name, sample_rate=RATE).samples)[0] for name in part]
+            for path, speed in part:
+                samples = read_audio(path, sample_rate=RATE).samples
+                found.append(peer.embed(samples if speed == 1 else soxr.resample(samples, speed, 1.0))[0])
+        return found
 
     with Peer(environment):
         pass  # installed, once
     jobs = os.cpu_count() or 1
     with ThreadPoolExecutor(jobs) as pool:
-        parts = list(pool.map(work, [names[start::jobs] for start in range(jobs)]))
-    matrix = np.empty((len(names), len(parts[0][0])), np.float32)
+        parts = list(pool.map(work, [wanted[start::jobs] for start in range(jobs)]))
+    matrix = np.empty((len(wanted), len(parts[0][0])), np.float32)
     for start, part in enumerate(parts):
         matrix[start::jobs] = part
     matrix -= matrix.mean(axis=0)
     matrix /= np.linalg.norm(matrix, axis=1, keepdims=True)
-    np.savez(
-        target, names=np.array(names), embeddings=matrix, model=np.array("resemblyzer"), dim=np.array(matrix.shape[1])
-    )
+    names = np.array([str(path) if speed == 1 else f"{path}@{speed:g}" for path, speed in wanted])
+    np.savez(target, names=names, embeddings=matrix, model=np.array("resemblyzer"), dim=np.array(matrix.shape[1]))
     print(f"{target}: {len(names):,} embeddings")
 
 

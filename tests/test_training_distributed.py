@@ -77,8 +77,9 @@ def losses(folder: Path) -> list[float]:
 
 
 @pytest.mark.slow
-def test_two_processes_train_one_model_on_different_crops(run_folder):
-    process = command(run_folder, "trainer.devices=2", "trainer.strategy=ddp", "stages.frozen_steps=1")
+@pytest.mark.parametrize("later", [("stages.frozen_steps=1",), ("loss.classes=own", "loss.dim_starts=[0.6, 0]")])
+def test_two_processes_train_one_model_on_different_crops(run_folder, later):
+    process = command(run_folder, "trainer.devices=2", "trainer.strategy=ddp", *later)
     output, _ = process.communicate(timeout=200)
     assert process.returncode == 0, output
     assert "2 processes" in output
@@ -90,7 +91,7 @@ def test_two_processes_train_one_model_on_different_crops(run_folder):
     ids_2, loss_2, weight_2 = zip(*second, strict=True)
     assert ids_1 != ids_2
     assert all(a != b for a, b in zip(loss_1, loss_2, strict=True))
-    assert weight_1 == weight_2, "gradients are shared, of what was frozen at first too"
+    assert weight_1 == weight_2, "gradients are shared, of what had none at first too"
     assert len(set(weight_1)) == 3
     assert losses(run_folder / "run") == pytest.approx(list(loss_1), rel=1e-6)
     load_encoder(run_folder / "run" / "best.safetensors")

@@ -11,7 +11,7 @@ import yaml
 from torch.nn import functional as F
 
 from test_training import SMALL, AfterStep, column, interrupt, losses, make_corpus, quietly
-from voxnest.corpora.manifest import read_manifest
+from voxnest.corpora.manifest import Utterance, read_manifest
 from voxnest.corpora.prepare import prepare
 from voxnest.crops.dataset import CropDataset
 from voxnest.crops.loading import make_loader
@@ -20,7 +20,7 @@ from voxnest.evaluation import evaluate
 from voxnest.hub.checkpoint import load_encoder, read_metadata, save_encoder
 from voxnest.inference.archive import embed_to_file
 from voxnest.training.config import TrainingConfig
-from voxnest.training.distillation import Distiller, relational_loss, self_distillation
+from voxnest.training.distillation import Distiller, StoredTeacher, relational_loss, self_distillation
 from voxnest.training.loss_config import Distillation
 from voxnest.training.settings import load_config
 from voxnest.zoo.registry import create_encoder
@@ -201,6 +201,17 @@ def test_several_teachers_are_agreed_with_through_linear_maps_where_sizes_differ
     torch.testing.assert_close(distiller({4: whole[:, :4], 8: whole}, {}), wanted / 2)
 
 
+def test_a_stored_teacher_is_asked_about_the_speed_that_is_heard(tmp_path: Path) -> None:
+    utterances = [Utterance(f"u{number}", f"s{number % 2}", "0", Path(f"{number}.wav"), 1.0) for number in range(3)]
+    names = [f"u{number}{ending}" for ending in ("@0.9", "") for number in (2, 1, 0)]
+    matrix = np.arange(12, dtype=np.float32).reshape(6, 2)
+    np.savez(archive := tmp_path / "t.npz", names=np.array(names), embeddings=matrix, model="m", dim=2)
+    teacher = StoredTeacher(archive, utterances, [1.0, 0.9])
+    numbers, speeds = torch.tensor([0, 1, 2, 0, 2]), torch.tensor([0, 0, 0, 1, 1])
+    found = teacher.embeddings({"utterance": numbers, "label": numbers % 2 + 2 * speeds})
+    assert found.tolist() == matrix[[5, 4, 3, 2, 0]].tolist()
+
+
 def test_a_student_comes_nearer_to_its_teachers_live_or_stored(
     configure: Configure, manifest: Path, tmp_path: Path
 ) -> None:
@@ -217,7 +228,7 @@ def test_a_student_comes_nearer_to_its_teachers_live_or_stored(
         assert np.mean(found[-3:]) < 0.7 * np.mean(found[:3]), name
         saved = torch.load(config.output / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
         assert [key for key in saved if "teacher" in key] == []
-    with pytest.raises(ConfigError, match="speeds"):
+    with pytest.raises(ConfigError, match=r"no embedding of 12 of 12 utterances, such as .*@0\.9"):
         quietly(configure(f"distillation.teachers=[{stored}]", "crops.speeds=[1.0, 0.9]", name="fast"))
     one = tmp_path / "one.npz"
     embed_to_file(load_encoder(live), [read_manifest(manifest)[0].path], one)

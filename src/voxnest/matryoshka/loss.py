@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor, nn
 
 from voxnest.errors import ConfigError
@@ -67,7 +68,11 @@ class MatryoshkaLoss(nn.Module):
             The weighted mean, and the loss of each dim without gradient, also of those that do not count.
         """
         weights = self.weights if weights is None else weights
-        losses = {dim: self._of_prefix(embeddings[dim], label, dim) for dim in self.weights}
+        losses = {}
+        for dim in self.weights:
+            counts = weights.get(dim, 0.0) > 0 or not any(weights.values())
+            with torch.set_grad_enabled(torch.is_grad_enabled() and counts):  # derivatives take the most time
+                losses[dim] = self._of_prefix(embeddings[dim], label, dim)
         total = sum(weight * losses[dim] for dim, weight in weights.items())
         assert isinstance(total, Tensor)
         return total, {dim: loss.detach() for dim, loss in losses.items()}

@@ -65,40 +65,48 @@ class LiveTeacher:
 
 
 class StoredTeacher:
-    """Knows an embedding of each recording, computed once: of the whole of it, as it was recorded.
+    """Knows an embedding of each recording, computed once: of the whole of it, as it was recorded or played faster.
 
     Args:
         path: an archive of `voxnest embed`.
-        utterances: of the training, in the order of the numbers in its batches; found in the archive by id or by path.
+        utterances: of the training, in the order of the numbers in its batches; found in the archive by id or by path,
+            and for a speed other than 1.0 by that and "@" and the speed.
+        speeds: of the training, in the order of its classes (see `CropDataset`).
 
     Raises:
         ConfigError: the archive has not all of them.
         CorpusError: it cannot be read.
     """
 
-    def __init__(self, path: Path, utterances: Sequence[Utterance]) -> None:
+    def __init__(self, path: Path, utterances: Sequence[Utterance], speeds: Sequence[float] = (1.0,)) -> None:
         names, matrix = read_embeddings(path)
         rows = {name: row for row, name in enumerate(names)}
         rows |= {str(Path(name).resolve()): row for row, name in enumerate(names)}
-        keys = [(item.id, str(item.path), str(item.path.resolve())) for item in utterances]
-        found = [next((rows[key] for key in each if key in rows), None) for each in keys]
-        if None in found:
-            missing = f"{found.count(None)} of {len(found)} utterances, such as {utterances[found.index(None)].path}"
-            raise ConfigError(
-                "distillation.teachers", f"{path} has no embedding of {missing}", "all that are trained on"
-            )
-        self.table = torch.from_numpy(matrix[np.array(found)])
+        self.speakers = len({item.speaker for item in utterances})
+        tables = []
+        for speed in speeds:
+            ending = "" if speed == 1 else f"@{speed:g}"
+            keys = [(item.id, str(item.path), str(item.path.resolve())) for item in utterances]
+            found = [next((rows[key + ending] for key in each if key + ending in rows), None) for each in keys]
+            if None in found:
+                example = f"{utterances[found.index(None)].path}{ending}"
+                missing = f"{found.count(None)} of {len(found)} utterances, such as {example}"
+                raise ConfigError(
+                    "distillation.teachers", f"{path} has no embedding of {missing}", "all that are trained on"
+                )
+            tables.append(matrix[np.array(found)])
+        self.tables = torch.from_numpy(np.stack(tables))
 
     @property
     def embedding_dim(self) -> int:
         """Of those that are stored."""
-        return self.table.shape[1]
+        return self.tables.shape[2]
 
     def embeddings(self, batch: Mapping[str, Any]) -> Tensor:
-        """See `Teacher`; the batch has `utterance [batch]`, their numbers."""
+        """See `Teacher`; the batch has `utterance [batch]`, their numbers, and `label [batch]`, their speeds."""
         number: Tensor = batch["utterance"]
-        self.table = self.table.to(number.device)
-        return self.table[number]
+        self.tables = self.tables.to(number.device)
+        return self.tables[batch["label"] // self.speakers, number]
 
     def __deepcopy__(self, memo: object) -> StoredTeacher:
         return self  # it never changes
@@ -187,11 +195,7 @@ def build_distiller(config: TrainingConfig, utterances: Sequence[Utterance], dim
     teachers: list[Teacher] = []
     for name in found:
         if name.endswith(".npz"):
-            if config.crops.speeds != [1.0]:
-                raise ConfigError(
-                    key, f"{name} with crops.speeds {config.crops.speeds}", "speeds [1.0], as was embedded"
-                )
-            teachers.append(StoredTeacher(Path(name), utterances))
+            teachers.append(StoredTeacher(Path(name), utterances, config.crops.speeds))
             continue
         if config.data.features is not None:
             raise ConfigError(key, f"{name} with data.features, without waveforms", "archives of `voxnest embed`")

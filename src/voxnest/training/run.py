@@ -171,8 +171,9 @@ def make_trainer(config: TrainingConfig, callbacks: Sequence[L.Callback] = (), l
     options = config.trainer
     strategy = options.strategy
     several = options.num_nodes > 1 or options.devices not in (1, "auto") or torch.cuda.device_count() > 1
-    if config.stages.frozen_steps and several and strategy in ("auto", "ddp"):
-        strategy = "ddp_find_unused_parameters_true"  # those that are frozen at first
+    later = config.loss.classes == "own" and (config.loss.dim_starts or config.loss.duration_weights)
+    if (config.stages.frozen_steps or later) and several and strategy in ("auto", "ddp"):
+        strategy = "ddp_find_unused_parameters_true"  # those that are frozen at first, or of prefixes that do not count
     try:
         trainer = L.Trainer(
             accelerator=options.accelerator,
