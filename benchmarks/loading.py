@@ -33,8 +33,9 @@ from voxnest.runtimes.proof import speech
 GOLDEN = Path(__file__).parent.parent / "tests" / "golden"
 
 LOAD = """
-import resource, sys, time, torch, voxnest
-voxnest.load_encoder, voxnest.SpeakerEncoder  # the modules, which any program has imported once
+import resource, sys, time, torch, voxnest, voxnest.hub
+voxnest.load_encoder, voxnest.SpeakerEncoder, voxnest.hub.load_encoder  # modules, which any program has imported once
+import voxnest.foreign.reading
 if sys.argv[1:]:
     voxnest.load_encoder(sys.argv[1])
 before = int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
