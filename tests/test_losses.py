@@ -278,5 +278,5 @@ def test_prefixes_with_own_classes_learn_nothing_from_each_other(batch: tuple[to
         assert torch.equal(nearest.argmax(dim=1), torch.arange(5))
     MatryoshkaLoss(own, dims=(8, 32))({8: embedding[:, :8], 32: embedding}, label, {8: 1.0, 32: 0.0})[0].backward()
     assert own.losses["8"].weight.grad.abs().sum() > 0
-    assert own.losses["32"].weight.grad.abs().sum() == 0
+    assert own.losses["32"].weight.grad is None, "of what does not count no derivatives are taken"
     assert own.largest is own.losses["32"]
