@@ -5,35 +5,38 @@ from importlib import import_module
 
 from voxnest.models.family import Family
 
-_MODULES = {
-    "redimnet": "redimnet",
-    "redimnet2": "redimnet2",
-    "ecapa": "ecapa",
-    "ecapa2": "ecapa2",
-    "campplus": "campplus",
-    "resnet": "resnet",
-    "df-resnet": "df_resnet",
-    "eres2net": "eres2net",
-    "next-tdnn": "next_tdnn",
-    "xvector": "xvector",
-    "vgg-m": "vgg_m",
-    "autospeech": "autospeech",
-    "autospeech-resnet": "autospeech_resnet",
-}
+_NAMES = (
+    "redimnet",
+    "redimnet2",
+    "ecapa",
+    "ecapa2",
+    "campplus",
+    "resnet",
+    "df-resnet",
+    "eres2net",
+    "next-tdnn",
+    "xvector",
+    "vgg-m",
+    "autospeech",
+    "autospeech-resnet",
+)
+"""Each has a module, whose name has "_" for "-"."""
 
 
 class _Families(Mapping[str, Family]):
     """Who embeds with one network waits for one module, not for thirteen."""
 
     def __getitem__(self, architecture: str) -> Family:
-        family: Family = import_module(f"voxnest.models.{_MODULES[architecture]}").FAMILY
+        if architecture not in _NAMES:
+            raise KeyError(architecture)
+        family: Family = import_module(f"voxnest.models.{architecture.replace('-', '_')}").FAMILY
         return family
 
     def __iter__(self) -> Iterator[str]:
-        return iter(_MODULES)
+        return iter(_NAMES)
 
     def __len__(self) -> int:
-        return len(_MODULES)
+        return len(_NAMES)
 
 
 FAMILIES: Mapping[str, Family] = _Families()

@@ -84,7 +84,6 @@ def load_encoder(
     progress: bool = ...,
     adapter: str | Path | None = ...,
 ) -> LoadedEncoder: ...
-@_no_collection()
 def load_encoder(
     source: str | Path = "default",
     *,
@@ -138,18 +137,19 @@ def load_encoder(
         raise ConfigError("precision", f"int8, of {source}", expected)
     if runtime in _ENGINES and find_spec(_PACKAGES[runtime]) is None:
         raise missing_extra(_PACKAGES[runtime], runtime)
-    from voxnest.hub.checkpoint import load_encoder as load
-
     place = device if runtime in (None, "torch", "auto") else "cpu"
-    encoder = load(
-        source,
-        device=place,
-        adapter=adapter,
-        train_type=train_type,
-        dataset=dataset,
-        sha256=sha256,
-        progress=progress,
-    )
+    with _no_collection():
+        from voxnest.hub.checkpoint import load_encoder as load
+
+        encoder = load(
+            source,
+            device=place,
+            adapter=adapter,
+            train_type=train_type,
+            dataset=dataset,
+            sha256=sha256,
+            progress=progress,
+        )
     if runtime in _ENGINES:
         return _proven(runtime, _exported(encoder), precision, str(device), encoder)
     in_torch = _in_torch(encoder, precision)
