@@ -1,5 +1,6 @@
 """Training crops: the same for any workers, ranks and resumes; balanced; and whole although files are not."""
 
+import multiprocessing
 import pickle
 from collections import Counter
 from dataclasses import replace
@@ -187,6 +188,18 @@ def test_workers_persist_and_see_a_new_epoch_and_duration(corpus: list[Utterance
     assert [process.pid for process in loader._iterator._workers] == workers
     assert (first.shape, second.shape) == ((16, 6400), (16, 9600))
     assert names == [tuple(dataset[i][1:]) for i in range(16)]
+
+
+def test_a_loader_that_is_closed_in_the_middle_of_a_pass_leaves_no_worker(corpus: list[Utterance]) -> None:
+    loader = make_loader(CropDataset(corpus, duration=0.5, crops_per_epoch=40), batch_size=8, workers=2)
+    half = iter(loader)
+    next(half)
+    loader.close()
+    assert not multiprocessing.active_children()
+    assert len(list(loader)) == 5
+    loader.close()
+    loader.close()
+    assert not multiprocessing.active_children()
 
 
 def test_iterating_again_gives_the_same_crops(corpus: list[Utterance]) -> None:

@@ -152,6 +152,15 @@ class CropLoader(DataLoader[dict[str, Any]]):
             self._next_batch += 1
             yield item
 
+    def close(self) -> None:
+        """End the workers, if there are any; the next pass starts others.
+
+        Left to the end of the process, torch before 2.13 waits five seconds for each of them.
+        """
+        iterator, self._iterator = self._iterator, None
+        if iterator is not None:
+            iterator._shutdown_workers()  # type: ignore[attr-defined]
+
     def state_dict(self) -> dict[str, int]:
         """The epoch, and the first of its batches that was not yet handed out."""
         return {"epoch": self._epoch, "batch": self._next_batch}

@@ -285,6 +285,11 @@ class SpeakerData(L.LightningDataModule):
         assert self.trainer is not None
         return max(1, min(MOST_WORKERS, (os.cpu_count() or 1) // self.trainer.num_devices))
 
+    def close(self) -> None:
+        """End the reading processes."""
+        if hasattr(self, "loader"):
+            self.loader.close()
+
     def _wait(self) -> AbstractContextManager[None]:
         """Around a wait for a batch: a signal ends it if no step is half done, and no other process is in one."""
         assert self.trainer is not None
