@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from voxnest.corpora.prepare import prepare
-from voxnest.hub.checkpoint import read_metadata
+from voxnest.hub.checkpoint import DEFAULT_FILE, read_metadata
 from voxnest.synthesis.corpus import make_synthetic_corpus
 from voxnest.training.criterion import build_criterion
 from voxnest.training.module import TrainingModule
@@ -88,3 +88,14 @@ def test_a_recipe_runs_then_the_mean_of_its_weights_is_fine_tuned_with_a_large_m
         assert after["name"] == before["name"] == "redimnet2-b0"
         assert after["config"] == before["config"]
         assert tuned.step == 2
+
+
+def test_two_trainings_make_the_network_of_the_default_model(voices: list[str], tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    teacher = tmp_path / "1-teacher" / "last.safetensors"
+    for recipe, teachers in (("1-teacher", ""), ("2-student", teacher)):
+        settings = [*voices, *CHEAP, f"distillation.teachers=[{teachers}]", f"output={tmp_path / recipe}"]
+        result = train(load_config(CONFIGS / "default-model" / f"{recipe}.yaml", settings))
+    made, shipped = (read_metadata(file) for file in (result.folder / "last.safetensors", DEFAULT_FILE))
+    assert made["architecture"] == shipped["architecture"]
+    assert made["config"] | {"dims": 0} == shipped["config"] | {"dims": 0}

@@ -32,7 +32,8 @@ SOURCES = {
 """What the prefixes of speakers stand for, and its licence."""
 CARD = {
     "license": "Apache-2.0",
-    "teacher": "Resemblyzer 0.1.4 (Apache-2.0): its embeddings of the training data were learnt from, no weight is its",
+    "teacher": "Resemblyzer 0.1.4 (Apache-2.0): its embeddings of the training data were learnt from, no weight is "
+    "its; and a larger model of voxnest, which learnt from the same",
     "sex": "not told by the corpora as they are here",
     "commands": "docs/default-model.md",
     "not_for": "decisions about people. It is good for its size; published checkpoints make a fraction of its errors",
