@@ -57,9 +57,9 @@ format: env ## Mend layout and import order
 
 # The wheel as a user installs it, on the newest and on the oldest libraries that pyproject.toml allows, and the tests
 # of what is built on them. torch is the pinned CPU build in both.
-LIBRARY_TESTS := test_audio test_audio_limits test_corpora_prepare test_corpora_malformed test_corpora_synthetic \
-	test_training_config test_checkpoint test_cli test_cli_embed_verify test_cli_evaluate test_evaluate test_inference \
-	test_report_page test_score_files test_training
+LIBRARY_TESTS := test_audio test_audio_limits test_augmentation test_corpora_prepare test_corpora_malformed \
+	test_corpora_synthetic test_training_config test_checkpoint test_cli test_cli_embed_verify test_cli_evaluate test_evaluate \
+	test_inference test_report_page test_score_files test_training
 
 # A .venv that is new has the newest libraries, and tests/test_wheel.py installs the wheel beside them.
 newest: env

@@ -182,6 +182,7 @@ def test_a_telephone_keeps_its_band_only_and_the_timing() -> None:
     for frequency, least, most in ((1000, 0.9, 1.1), (60, 0, 0.1), (6000, 0, 0.1)):
         kept = rms(telephone(tone(frequency) + tone(800) * 1e-3, rng(), RATE)) / rms(tone(frequency))
         assert least <= kept <= most
+    assert telephone(voice(), rng(), RATE).dtype == np.float32
     both = np.fft.irfft(np.fft.rfft(telephone(voice(), rng(), RATE), 65536) * np.conj(np.fft.rfft(voice(), 65536)))
     assert np.argmax(both) == 0
 

@@ -155,7 +155,8 @@ class CropLoader(DataLoader[dict[str, Any]]):
     def close(self) -> None:
         """End the workers, if there are any; the next pass starts others.
 
-        Left to the end of the process, torch before 2.13 waits five seconds for each of them.
+        Left to the end of the process, torch before 2.13 waits five seconds for each of them; it has no public name for
+        what ends them.
         """
         iterator, self._iterator = self._iterator, None
         if iterator is not None:

@@ -4,7 +4,7 @@ import numpy as np
 
 _ACTIVE_RANGE = 1e-3  # a frame within 30 dB of the loudest one counts as speech
 _MU_LAW = (np.expm1(np.arange(128) / 127 * np.log(256)) / 255).astype(np.float32)
-"""Magnitudes of the 128 codes of a sign, 1 the largest."""
+"""What the 128 codes of either sign stand for, as a share of full scale."""
 
 
 def speech_level(samples: np.ndarray, frame: int = 320) -> float:
@@ -83,8 +83,8 @@ def telephone(samples: np.ndarray, rng: np.random.Generator, sample_rate: int) -
     squares = np.square(np.fft.rfftfreq(size, 1 / sample_rate).astype(np.float32))
     below, above = np.float32(low**2) / np.maximum(squares, 1), squares / np.float32(high**2)
     gain = 1 / np.sqrt((1 + np.square(np.square(below))) * (1 + np.square(np.square(np.square(above)))))
-    # In float32 throughout, and levels from a table: this is most of what such a crop costs.
-    band = np.fft.irfft(np.fft.rfft(samples, size) * gain, size)[: len(samples)]
+    # In float32, which numpy 1 does not transform in, and with levels from a table: most of what such a crop costs.
+    band = np.fft.irfft(np.fft.rfft(samples, size) * gain, size)[: len(samples)].astype(np.float32, copy=False)
     peak = float(np.abs(band).max(initial=0))
     if peak == 0:
         return samples

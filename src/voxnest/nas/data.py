@@ -83,6 +83,11 @@ class SearchData(SpeakerData):
             found |= crops.failures
         return found
 
+    def close(self) -> None:
+        """End the reading processes of both halves, if any have begun."""
+        for _, loader in getattr(self, "halves", ()):
+            loader.close()
+
     def _wait(self) -> AbstractContextManager[None]:
         """Around a wait for a batch: no step is half done, so a signal ends it."""
         return self.stop.at_once() if self.stop.training else nullcontext()

@@ -178,6 +178,7 @@ def _search(
         raise TrainingInterruptedError(saved, 128 + (control.stop.received or signal.SIGINT)) from error
     finally:
         folder.write_unreadable(unreadable | data.failures_here())
+        data.close()
     last = control.records[-1]
     keys = ("cost_weight", "genotype", "accuracy", "gmacs", "entropy")
     found = [Found(**{key: row[key] for key in keys}) for row in last["searches"]]

@@ -78,4 +78,5 @@ class Bench:
             now = time.perf_counter()
             times.append(now - before)
             before = now
+        self.data.close()
         return float(np.median(times[1:] or times))

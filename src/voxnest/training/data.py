@@ -271,6 +271,11 @@ class SpeakerData(L.LightningDataModule):
             torch.distributed.all_gather_object(found, self.failures_here())
         return {path: reason for each in found for path, reason in each.items()}
 
+    def close(self) -> None:
+        """End the reading processes, if any have begun."""
+        if hasattr(self, "loader"):
+            self.loader.close()
+
     def _check_files(self, utterances: Sequence[Utterance], manifest: Path) -> None:
         """Refuse a manifest whose corpus is gone; note the files that are missing if they are few."""
         missing = missing_files(utterances)
@@ -284,11 +289,6 @@ class SpeakerData(L.LightningDataModule):
             return self.config.data.workers or 0
         assert self.trainer is not None
         return max(1, min(MOST_WORKERS, (os.cpu_count() or 1) // self.trainer.num_devices))
-
-    def close(self) -> None:
-        """End the reading processes."""
-        if hasattr(self, "loader"):
-            self.loader.close()
 
     def _wait(self) -> AbstractContextManager[None]:
         """Around a wait for a batch: a signal ends it if no step is half done, and no other process is in one."""

@@ -131,10 +131,10 @@ def _train(
         saved = checkpoints.saved_step or step or None
         _leave(trainer, TrainingInterruptedError(saved, 128 + (control.stop.received or signal.SIGINT)))
     finally:
-        data.close()
         unreadable |= checkpoints.unreadable or data.failures_here()
         if is_first_process():
             folder.write_unreadable(unreadable)
+        data.close()
     assert checkpoints.last is not None
     assert checkpoints.best is not None
     result = TrainingResult(
