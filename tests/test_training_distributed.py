@@ -16,6 +16,7 @@ import soundfile
 import torch
 import yaml
 
+from voxnest import create_encoder, save_encoder
 from voxnest.hub.checkpoint import load_encoder
 
 # The real command, with a look at what each process trains on. Lightning starts its other processes with it too.
@@ -30,7 +31,8 @@ batch_end = RunControl.on_train_batch_end
 def look(self, trainer, module, outputs, batch, number):
     batch_end(self, trainer, module, outputs, batch, number)
     weight = sum(p.double().sum().item() for p in module.encoder.parameters())
-    seen.append([batch["utterance"].tolist(), float(module.loss), weight])
+    classes = [p.flatten()[:: max(1, p.numel() // 50)].tolist() for p in module.criterion.parameters()]
+    seen.append([batch["utterance"].tolist(), float(module.loss), weight, classes])
     Path(sys.argv[0]).with_name(f"rank{trainer.global_rank}of{trainer.world_size}.json").write_text(json.dumps(seen))
 
 RunControl.on_train_batch_end = look
@@ -87,8 +89,8 @@ def test_two_processes_train_one_model_on_different_crops(run_folder, later):
     assert output.count("finished") == 1, "one process tells"
     first, second = (json.loads((run_folder / f"rank{rank}of2.json").read_text()) for rank in (0, 1))
     assert len(first) == len(second) == 3
-    ids_1, loss_1, weight_1 = zip(*first, strict=True)
-    ids_2, loss_2, weight_2 = zip(*second, strict=True)
+    ids_1, loss_1, weight_1, _ = zip(*first, strict=True)
+    ids_2, loss_2, weight_2, _ = zip(*second, strict=True)
     assert ids_1 != ids_2
     assert all(a != b for a, b in zip(loss_1, loss_2, strict=True))
     assert weight_1 == weight_2, "gradients are shared, of what had none at first too"
@@ -102,6 +104,23 @@ def test_two_processes_train_one_model_on_different_crops(run_folder, later):
     assert alone.returncode == 0, output
     whole = json.loads((run_folder / "rank0of1.json").read_text())
     assert [sorted(a + b) for a, b in zip(ids_1, ids_2, strict=True)] == [sorted(step[0]) for step in whole]
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_search_for_where_classes_of_a_trained_encoder_begin(run_folder):
+    source = run_folder / "trained.safetensors"
+    save_encoder(create_encoder("redimnet-tiny", dims=(16, 32)), source)
+    options = [f"init_from={source}", "trainer.max_steps=1", "optimizer.lr=1e-9"]
+    begin = []
+    for more in (["trainer.devices=2", "trainer.strategy=ddp"], [f"output={run_folder / 'alone'}"]):
+        process = command(run_folder, *options, *more)
+        output, _ = process.communicate(timeout=200)
+        assert process.returncode == 0, output
+        of = 2 if "trainer.devices=2" in more else 1
+        begin += [json.loads((run_folder / f"rank{rank}of{of}.json").read_text())[0][3] for rank in range(of)]
+    np.testing.assert_allclose(begin[0], begin[2], atol=1e-6)
+    np.testing.assert_allclose(begin[1], begin[2], atol=1e-6)
+    assert np.abs(begin[0]).sum() > 0
 
 
 @pytest.mark.slow

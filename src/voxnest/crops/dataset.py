@@ -200,10 +200,15 @@ class CropDataset(Dataset[Crop]):
         names = ("waveform", "label", "utterance")
         return dict(zip(names, map(torch.from_numpy, (waveform, *numbers)), strict=True))
 
-    def of_each_class(self, count: int, batch_size: int) -> Iterator[dict[str, torch.Tensor]]:
-        """Batches of `count` crops of class 0, as many of class 1, and so on; about `batch_size` in each batch."""
+    def of_each_class(
+        self, count: int, batch_size: int, part: int = 0, parts: int = 1
+    ) -> Iterator[dict[str, torch.Tensor]]:
+        """Batches of `count` crops of class 0, as many of class 1, and so on; about `batch_size` in each batch.
+
+        Of `parts` that have every `parts`-th batch each, the one of that number.
+        """
         step = max(1, batch_size // count)
-        for first in range(0, self.num_classes, step):
+        for first in range(part * step, self.num_classes, parts * step):
             classes = np.arange(first, min(first + step, self.num_classes)).repeat(count)
             positions = np.arange(first * count, first * count + len(classes))
             yield self.read(CropRequest(0, self.duration, positions, classes))

@@ -178,14 +178,19 @@ class TrainingModule(L.LightningModule):
 
     @torch.no_grad()
     def _class_centers(self, crops: CropDataset) -> Tensor:
-        """Mean length-normalised embeddings of a few crops of each class: `[classes, embedding_dim]`."""
-        centers = []
+        """Mean length-normalised embeddings of a few crops of each class: `[classes, embedding_dim]`.
+
+        Processes of one training share the work.
+        """
+        centers = torch.zeros(crops.num_classes, self.encoder.embedding_dim, device=self.device)
+        part, parts = self.trainer.global_rank, self.trainer.world_size
         with eval_mode(self.encoder):
-            for batch in crops.of_each_class(_CROPS_OF_A_CLASS, batch_size=64):
+            for batch in crops.of_each_class(_CROPS_OF_A_CLASS, 64, part, parts):
                 inputs = (batch[name].to(self.device) if name in batch else None for name in ("waveform", "features"))
                 embedding = nn.functional.normalize(self._embed_eagerly(*inputs)[None][self.encoder.embedding_dim])
-                centers.append(embedding.unflatten(0, (-1, _CROPS_OF_A_CLASS)).mean(dim=1))
-        return torch.cat(centers)
+                means = embedding.unflatten(0, (-1, _CROPS_OF_A_CLASS)).mean(dim=1)
+                centers[batch["label"][::_CROPS_OF_A_CLASS].to(self.device)] = means
+        return self.all_gather(centers).sum(dim=0) if parts > 1 else centers  # type: ignore[union-attr]
 
     @property
     def body(self) -> tuple[nn.Module, ...]:
