@@ -1,0 +1,96 @@
+"""What a training learns from a frozen model: its embeddings of all recordings of a corpus, at several speeds.
+
+    python benchmarks/teacher.py MODEL ../shared/data/crowd/train -o runs/teacher.npz --speed 0.9 --speed 1.1
+
+writes an archive for `distillation.teachers`: embeddings of whole recordings, as they are and played slower or faster,
+less their mean, by which all of them are alike, and of length one. Rows are named by the path, and "@" and the speed.
+MODEL is a checkpoint, a name of `voxnest models weights`, or `resemblyzer`, which is installed beside (see peers.py).
+What is done is kept in OUTPUT.parts; the same command goes on.
+"""
+
+import argparse
+import multiprocessing
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import soxr
+import torch
+
+from peers import ENVIRONMENT, Peer
+from voxnest import load_encoder
+from voxnest.audio import SAMPLE_RATE, list_recordings, read_audio
+from voxnest.files import atomic_write
+from voxnest.progress import progress_bar
+
+PART = 256
+"""Recordings in a file of what is done."""
+RESEMBLYZER = "resemblyzer"
+
+Job = tuple[Sequence[Path], float, Path]
+_embed: Callable[[np.ndarray], np.ndarray]
+"""Of this process: samples to `[dim]`."""
+
+
+def main() -> None:
+    """Write the archive."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", help=f"a checkpoint, a name of published weights, or {RESEMBLYZER}")
+    parser.add_argument("corpora", type=Path, nargs="+", help="folders of recordings")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="an archive (.npz)")
+    parser.add_argument("--speed", type=float, action="append", default=[], help="besides 1; may be repeated")
+    options = parser.parse_args()
+    recordings = [path for folder in options.corpora for path in list_recordings(folder)]
+    parts = Path(f"{options.output}.parts")
+    parts.mkdir(parents=True, exist_ok=True)
+    jobs: list[Job] = [
+        (recordings[start : start + PART], speed, parts / f"{Path(options.model).stem}-{speed:g}-{start}.npy")
+        for speed in (1.0, *options.speed)
+        for start in range(0, len(recordings), PART)
+    ]
+    still = [job for job in jobs if not job[2].exists()]
+    if options.model == RESEMBLYZER:
+        Peer(ENVIRONMENT).close()  # installed, once
+    # A process of one thread for each core: threads of one process would wait for each other.
+    with (
+        multiprocessing.get_context("spawn").Pool(os.cpu_count(), _begin, [options.model]) as pool,
+        progress_bar(f"{options.output}, {PART} recordings a step") as show,
+    ):
+        for done, _ in enumerate(pool.imap_unordered(_write, still), 1):
+            show(done, len(still))
+    matrix = np.concatenate([np.load(part) for _, _, part in jobs])
+    matrix -= matrix.mean(axis=0)
+    matrix /= np.linalg.norm(matrix, axis=1, keepdims=True)
+    names = [str(path) if speed == 1 else f"{path}@{speed:g}" for some, speed, _ in jobs for path in some]
+    with atomic_write(options.output) as unfinished, unfinished.open("wb") as file:
+        dim = np.array(matrix.shape[1])
+        np.savez(file, names=np.array(names), embeddings=matrix, model=np.array(options.model), dim=dim)
+    print(f"{options.output}: {len(names):,} embeddings")
+
+
+def _begin(model: str) -> None:
+    """In each process."""
+    global _embed
+    torch.set_num_threads(1)
+    if model == RESEMBLYZER:
+        peer = Peer(ENVIRONMENT)
+        _embed = lambda samples: peer.embed(samples)[0]  # noqa: E731
+    else:
+        encoder = load_encoder(model)
+        _embed = lambda samples: encoder.encode(samples, sample_rate=SAMPLE_RATE)[0]  # noqa: E731
+
+
+def _write(job: Job) -> None:
+    """Embeddings of some recordings at a speed, a row each, into a file."""
+    recordings, speed, part = job
+    found = []
+    for path in recordings:
+        samples = read_audio(path, sample_rate=SAMPLE_RATE).samples
+        found.append(_embed(samples if speed == 1 else soxr.resample(samples, speed, 1.0)))
+    with atomic_write(part) as unfinished, unfinished.open("wb") as file:
+        np.save(file, np.stack(found).astype(np.float32))
+
+
+if __name__ == "__main__":
+    main()
