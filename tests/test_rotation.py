@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from voxnest import create_encoder, load_encoder, save_encoder
 from voxnest.errors import ConfigError
 from voxnest.evaluation import compute_eer
-from voxnest.matryoshka import discriminative_rotation, pca_rotation, with_dims
+from voxnest.matryoshka import discriminative_rotation, learned_rotation, pca_rotation, with_dims
 from voxnest.models.encoder import SpeakerEncoder
 
 
@@ -50,10 +50,14 @@ def trained_like(dims: tuple[int, ...], **settings: object) -> SpeakerEncoder:
     return encoder.eval()
 
 
-@pytest.mark.parametrize("kind", ["pca", "discriminative"])
+@pytest.mark.parametrize("kind", ["pca", "discriminative", "learned"])
 def test_rotations_are_orthogonal_and_keep_full_scores(kind: str, voices: tuple[Tensor, Tensor]) -> None:
     embeddings, speakers = voices
-    rotation = pca_rotation(embeddings) if kind == "pca" else discriminative_rotation(embeddings, speakers)
+    rotation = {
+        "pca": lambda: pca_rotation(embeddings),
+        "discriminative": lambda: discriminative_rotation(embeddings, speakers),
+        "learned": lambda: learned_rotation(embeddings, speakers, (4, 16, 64)),
+    }[kind]()
     assert torch.allclose(rotation @ rotation.T, torch.eye(64), atol=1e-5)
     assert torch.allclose(cosines(embeddings @ rotation.T), cosines(embeddings), atol=1e-5)
 
@@ -65,6 +69,32 @@ def test_discriminative_prefixes_tell_speakers_apart_where_variance_misleads(voi
     discriminative = prefix_eer(embeddings @ discriminative_rotation(embeddings, speakers).T, speakers, 10)
     assert discriminative < 0.02
     assert discriminative < 0.3 * min(plain, pca)
+
+
+def test_cosines_of_learned_prefixes_are_nearer_to_those_of_whole_embeddings() -> None:
+    """Directions in which speakers differ much are not always those in which they differ reliably."""
+    random = torch.Generator().manual_seed(1)
+    turn = torch.linalg.qr(torch.randn(96, 96, generator=random))[0]
+    sizes = 1 / (1 + torch.arange(96) / 8)
+    within = 0.6 * sizes * torch.exp(0.5 * torch.randn(96, generator=random))
+
+    def draw(count: int) -> tuple[Tensor, Tensor]:
+        speakers = torch.arange(count).repeat_interleave(4)
+        means = sizes * torch.randn(count, 96, generator=random)
+        return (means[speakers] + within * torch.randn(4 * count, 96, generator=random)) @ turn, speakers
+
+    (seen, speakers), (new, _) = draw(300), draw(100)
+    solved, learned = discriminative_rotation(seen, speakers), learned_rotation(seen, speakers, (8, 64, 96))
+    errors = [(cosines((new @ turned.T)[:, :8]) - cosines(new)).square().mean() for turned in (learned, solved)]
+    assert errors[0] < 0.5 * errors[1]
+    torch.testing.assert_close(cosines((new @ learned.T)[:, :64]), cosines((new @ solved.T)[:, :64]), atol=1e-5, rtol=0)
+    assert torch.equal(learned, learned_rotation(seen, speakers, (8, 64, 96)))
+    assert torch.equal(learned_rotation(seen, speakers, (64, 96)), solved), "nothing short is asked for"
+
+
+def test_learned_prefixes_want_two_speakers_with_two_embeddings() -> None:
+    with pytest.raises(ConfigError, match="1 with two embeddings"):
+        learned_rotation(torch.randn(4, 96), torch.tensor([0, 0, 1, 2]), (8,))
 
 
 def test_principal_prefixes_hold_most_of_the_variance() -> None:

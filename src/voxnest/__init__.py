@@ -21,6 +21,7 @@ _PUBLIC = {
     "discriminative_rotation": "voxnest.matryoshka",
     "embed": "voxnest.inference:embed_files",
     "evaluate": "voxnest.evaluation",
+    "learned_rotation": "voxnest.matryoshka",
     "list_models": "voxnest.zoo.registry",
     "load_config": "voxnest.training.settings",
     "load_encoder": "voxnest.runtimes.loading",

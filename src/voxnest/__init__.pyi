@@ -15,6 +15,7 @@ from voxnest.losses import TripletLoss as TripletLoss
 from voxnest.matryoshka import MatryoshkaLoss as MatryoshkaLoss
 from voxnest.matryoshka import MatryoshkaProjection as MatryoshkaProjection
 from voxnest.matryoshka import discriminative_rotation as discriminative_rotation
+from voxnest.matryoshka import learned_rotation as learned_rotation
 from voxnest.matryoshka import pca_rotation as pca_rotation
 from voxnest.matryoshka import with_dims as with_dims
 from voxnest.models.encoder import SpeakerEncoder as SpeakerEncoder

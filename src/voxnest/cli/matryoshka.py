@@ -20,6 +20,7 @@ class Method(StrEnum):
     auto = "auto"
     pca = "pca"
     discriminative = "discriminative"
+    learned = "learned"
 
 
 @matryoshka.callback()
@@ -39,7 +40,11 @@ def fit(
         typer.Option(help="A size of embedding to have; may be repeated.", show_default="8, 16, 32, ... and the whole"),
     ] = None,
     method: Annotated[
-        Method, typer.Option(help="pca needs no speakers; auto is discriminative where the corpus names several.")
+        Method,
+        typer.Option(
+            help="pca needs no speakers; learned, best below 64 numbers, wants many of them (and --utterances) and a "
+            "minute; auto is discriminative where the corpus names several."
+        ),
     ] = Method.auto,
     utterances: Annotated[int, typer.Option(min=2, help="The most utterances to embed.")] = 1000,
     device: Device = "auto",

@@ -1,0 +1,105 @@
+"""A rotation that is learnt, from the one that is solved for: by how prefixes are used."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from voxnest.errors import ConfigError
+from voxnest.matryoshka.rotation import discriminative_rotation
+
+SPAN = 64
+"""Of the first so many directions shorter prefixes are made; longer ones lose next to nothing as they are."""
+STEPS, SPEAKERS, RATE = 150, 1024, 0.004
+AGREEMENT = 100.0
+"""Weight of squared differences between the cosines of prefixes and of whole embeddings, beside the loss of speakers:
+without, prefixes learn the speakers that they are shown rather than voices."""
+
+
+def learned_rotation(embeddings: Tensor, speakers: Tensor, dims: Iterable[int], *, seed: int = 0) -> Tensor:
+    """`discriminative_rotation`, with its first directions turned until cosines of short prefixes are as they shall be.
+
+    In each step, two embeddings each of many speakers: one shall find the other among all of them, by cosines of each
+    prefix (a softmax, its scale learnt for each), and cosines of prefixes shall be those of whole embeddings. A
+    discriminant analysis asks for ratios of variances instead, and knows nothing of cosines, to which a direction
+    counts by its size. docs/results.md has what that gives.
+
+    Args:
+        embeddings: `[n, d]` of several pieces of each speaker; they are normalised in length.
+        speakers: `[n]` whole numbers that name each one's speaker.
+        dims: sizes of prefixes; those below `SPAN` (and d) are learnt for.
+        seed: of what is drawn.
+
+    Returns:
+        Orthogonal `[d, d]`, a direction in each row. Prefixes of `SPAN` numbers and more are those of
+        `discriminative_rotation`.
+
+    Raises:
+        ConfigError: as there, and for fewer than two speakers of whom there are two embeddings.
+    """
+    start = discriminative_rotation(embeddings, speakers)
+    pairs = _Pairs(speakers, seed)
+    span = min(SPAN, len(start))
+    short = sorted({dim for dim in dims if dim < span})
+    if not short:
+        return start
+    unit = F.normalize(embeddings.float()) @ start.T
+    turn = torch.zeros(span, span, requires_grad=True)
+    scales = torch.full((len(short),), 3.0, requires_grad=True)  # logarithms
+    optimizer = torch.optim.Adam([{"params": [turn], "lr": RATE}, {"params": [scales], "lr": 10 * RATE}])
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
+    with torch.enable_grad():
+        for _ in range(STEPS):
+            first, second = (unit[rows] for rows in pairs.draw(SPEAKERS))
+            whole, rotation = first @ second.T, _orthogonal(turn)
+            own = torch.arange(len(first))
+            losses = []
+            for dim, scale in zip(short, scales, strict=True):
+                one, other = (F.normalize(side[:, :span] @ rotation[:dim].T) for side in (first, second))
+                cosines = one @ other.T
+                logits = scale.exp() * cosines
+                found = (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
+                losses.append(found + AGREEMENT * (cosines - whole).square().mean())
+            optimizer.zero_grad()
+            torch.stack(losses).sum().backward()
+            optimizer.step()
+            schedule.step()
+    with torch.no_grad():
+        return torch.cat([_orthogonal(turn.double()).float() @ start[:span], start[span:]])
+
+
+class _Pairs:
+    """Draws two embeddings each of different speakers who have them.
+
+    Args:
+        speakers: `[n]` whole numbers.
+        seed: of what is drawn.
+
+    Raises:
+        ConfigError: no two speakers have two.
+    """
+
+    def __init__(self, speakers: Tensor, seed: int) -> None:
+        self.random = torch.Generator().manual_seed(seed)
+        order = speakers.argsort(stable=True)
+        counts = speakers.unique(return_counts=True)[1]
+        self.order, self.counts, self.starts = order, counts, counts.cumsum(0) - counts
+        self.usable = (counts > 1).nonzero()[:, 0]
+        if len(self.usable) < 2:
+            raise ConfigError("speakers", f"{len(self.usable)} with two embeddings", "two of them")
+
+    def draw(self, number: int) -> tuple[Tensor, Tensor]:
+        """Rows of one embedding of each speaker, and of another one."""
+        chosen = self.usable[torch.randperm(len(self.usable), generator=self.random)[:number]]
+        counts = self.counts[chosen]
+        one = (torch.rand(len(chosen), generator=self.random) * counts).long()
+        step = 1 + (torch.rand(len(chosen), generator=self.random) * (counts - 1)).long()
+        return tuple(self.order[self.starts[chosen] + place] for place in (one, (one + step) % counts))  # type: ignore[return-value]
+
+
+def _orthogonal(free: Tensor) -> Tensor:
+    """The orthogonal matrix that Cayley's transform makes of any square one; of zeros the identity."""
+    skew = (free - free.T) / 2
+    identity = torch.eye(len(skew), dtype=skew.dtype)
+    return torch.linalg.solve(identity + skew, identity - skew)
