@@ -3,7 +3,10 @@
     python benchmarks/teacher.py MODEL ../shared/data/crowd/train -o runs/teacher.npz --speed 0.9 --speed 1.1
 
 writes an archive for `distillation.teachers`: embeddings of whole recordings, as they are and played slower or faster,
-less their mean, by which all of them are alike, and of length one. Rows are named by the path, and "@" and the speed.
+less the mean of their speed, by which all of them are alike, and of length one. Rows are named by the path, and "@" and
+the speed. With `--source REGEX`, what that finds in a path names where the recording comes from, and the mean is of its
+source: a student would learn what recordings of one source have in common before it learns voices.
+
 MODEL is a checkpoint, a name of `voxnest models weights`, or `resemblyzer`, which is installed beside (see peers.py).
 What is done is kept in OUTPUT.parts; the same command goes on.
 """
@@ -11,6 +14,7 @@ What is done is kept in OUTPUT.parts; the same command goes on.
 import argparse
 import multiprocessing
 import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -40,6 +44,7 @@ def main() -> None:
     parser.add_argument("corpora", type=Path, nargs="+", help="folders of recordings")
     parser.add_argument("-o", "--output", type=Path, required=True, help="an archive (.npz)")
     parser.add_argument("--speed", type=float, action="append", default=[], help="besides 1; may be repeated")
+    parser.add_argument("--source", type=re.compile, default=re.compile(""), help="'/(cv|so)-', for example")
     options = parser.parse_args()
     recordings = [path for folder in options.corpora for path in list_recordings(folder)]
     parts = Path(f"{options.output}.parts")
@@ -60,13 +65,17 @@ def main() -> None:
         for done, _ in enumerate(pool.imap_unordered(_write, still), 1):
             show(done, len(still))
     matrix = np.concatenate([np.load(part) for _, _, part in jobs])
-    matrix -= matrix.mean(axis=0)
+    rows = [(path, speed) for some, speed, _ in jobs for path in some]
+    origins = [(match[0] if (match := options.source.search(str(path))) else "", speed) for path, speed in rows]
+    _, origin = np.unique([f"{source} {speed}" for source, speed in origins], return_inverse=True)
+    for number in range(origin.max() + 1):
+        matrix[origin == number] -= matrix[origin == number].mean(axis=0)
     matrix /= np.linalg.norm(matrix, axis=1, keepdims=True)
-    names = [str(path) if speed == 1 else f"{path}@{speed:g}" for some, speed, _ in jobs for path in some]
+    names = [str(path) if speed == 1 else f"{path}@{speed:g}" for path, speed in rows]
     with atomic_write(options.output) as unfinished, unfinished.open("wb") as file:
         dim = np.array(matrix.shape[1])
         np.savez(file, names=np.array(names), embeddings=matrix, model=np.array(options.model), dim=dim)
-    print(f"{options.output}: {len(names):,} embeddings")
+    print(f"{options.output}: {len(names):,} embeddings of {origin.max() + 1} sources and speeds")
 
 
 def _begin(model: str) -> None:
