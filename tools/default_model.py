@@ -32,8 +32,9 @@ SOURCES = {
 """What the prefixes of speakers stand for, and its licence."""
 CARD = {
     "license": "Apache-2.0",
-    "teacher": "Resemblyzer 0.1.4 (Apache-2.0): its embeddings of the training data were learnt from, no weight is "
-    "its; and a larger model of voxnest, which learnt from the same",
+    "teacher": "Resemblyzer 0.1.4 and CAM++ of 3D-Speaker (speech_campplus_sv_zh_en_16k-common_advanced), both "
+    "Apache-2.0: their embeddings of the training data were learnt from, no weight is theirs; and a larger model of "
+    "voxnest, which learnt from the same",
     "sex": "not told by the corpora as they are here",
     "commands": "docs/default-model.md",
     "not_for": "decisions about people. It is good for its size; published checkpoints make a fraction of its errors",
