@@ -3,7 +3,8 @@
     taskset -c 0 python benchmarks/peers.py --trials ../shared/data/voices/trials.txt --trials LIST
 
 The peer is Resemblyzer (Apache-2.0; 1.4 M parameters, 256 numbers), installed beside in an environment of its own, and
-called as its README says, on the same samples.
+called as its README says, on the same samples. `--also FILE` adds a model that voxnest loads, such as the CAM++ that
+docs/pretrained.md finds in a wheel.
 """
 
 import argparse

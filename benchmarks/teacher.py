@@ -33,8 +33,10 @@ PART = 256
 RESEMBLYZER = "resemblyzer"
 
 Job = tuple[Sequence[Path], float, Path]
-_embed: Callable[[np.ndarray], np.ndarray]
-"""Of this process: samples to `[dim]`."""
+Embed = Callable[[np.ndarray], np.ndarray]
+"""Samples `[n]` at `SAMPLE_RATE` to an embedding `[dim]`."""
+
+_embed: Embed  # of this process
 
 
 def main() -> None:
@@ -82,12 +84,17 @@ def _begin(model: str) -> None:
     """In each process."""
     global _embed
     torch.set_num_threads(1)
-    if model == RESEMBLYZER:
-        peer = Peer(ENVIRONMENT)
-        _embed = lambda samples: peer.embed(samples)[0]  # noqa: E731
-    else:
-        encoder = load_encoder(model)
-        _embed = lambda samples: encoder.encode(samples, sample_rate=SAMPLE_RATE)[0]  # noqa: E731
+    _embed = _by_peer() if model == RESEMBLYZER else _by_encoder(model)
+
+
+def _by_peer() -> Embed:
+    peer = Peer(ENVIRONMENT)
+    return lambda samples: peer.embed(samples)[0]
+
+
+def _by_encoder(model: str) -> Embed:
+    encoder = load_encoder(model)
+    return lambda samples: encoder.encode(samples, sample_rate=SAMPLE_RATE)[0]
 
 
 def _write(job: Job) -> None:

@@ -46,7 +46,7 @@ def learned_rotation(embeddings: Tensor, speakers: Tensor, dims: Iterable[int], 
         return start
     unit = F.normalize(embeddings.float()) @ start.T
     turn = torch.zeros(span, span, requires_grad=True)
-    scales = torch.full((len(short),), 3.0, requires_grad=True)  # logarithms
+    scales = torch.full((len(short),), 3.0, requires_grad=True)  # logarithms: 20 at first
     optimizer = torch.optim.Adam([{"params": [turn], "lr": RATE}, {"params": [scales], "lr": 10 * RATE}])
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
     with torch.enable_grad():
@@ -95,7 +95,8 @@ class _Pairs:
         counts = self.counts[chosen]
         one = (torch.rand(len(chosen), generator=self.random) * counts).long()
         step = 1 + (torch.rand(len(chosen), generator=self.random) * (counts - 1)).long()
-        return tuple(self.order[self.starts[chosen] + place] for place in (one, (one + step) % counts))  # type: ignore[return-value]
+        starts, other = self.starts[chosen], (one + step) % counts
+        return self.order[starts + one], self.order[starts + other]
 
 
 def _orthogonal(free: Tensor) -> Tensor:
