@@ -5,7 +5,9 @@
 writes an archive for `distillation.teachers`: embeddings of whole recordings, as they are and played slower or faster,
 less the mean of their speed, by which all of them are alike, and of length one. Rows are named by the path, and "@" and
 the speed. With `--source REGEX`, what that finds in a path names where the recording comes from, and the mean is of its
-source: a student would learn what recordings of one source have in common before it learns voices.
+source: a student would learn what recordings of one source have in common before it learns voices. With `--sessions`,
+of folders SPEAKER/SESSION/RECORDING, that share of a row is what the speaker's other sessions say, at the same speed: a
+student would learn the session with the voice. Sessions that are as unlike as strangers' are left out of it.
 
 MODEL is a checkpoint, a name of `voxnest models weights`, or `resemblyzer`, which is installed beside (see peers.py).
 What is done is kept in OUTPUT.parts; the same command goes on.
@@ -31,6 +33,9 @@ from voxnest.progress import progress_bar
 PART = 256
 """Recordings in a file of what is done."""
 RESEMBLYZER = "resemblyzer"
+STRANGERS = 0.2
+"""A cosine of CAM++'s, less means: in Common Voice, one pair of strangers in twenty has more, and nine in ten pairs of
+recordings of one account in different sessions. An account may be several people."""
 
 Job = tuple[Sequence[Path], float, Path]
 Embed = Callable[[np.ndarray], np.ndarray]
@@ -47,6 +52,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, help="an archive (.npz)")
     parser.add_argument("--speed", type=float, action="append", default=[], help="besides 1; may be repeated")
     parser.add_argument("--source", type=re.compile, default=re.compile(""), help="'/(cv|so)-', for example")
+    parser.add_argument("--sessions", type=float, default=0.0, help="share of a speaker's other sessions, below 1")
     options = parser.parse_args()
     recordings = [path for folder in options.corpora for path in list_recordings(folder)]
     parts = Path(f"{options.output}.parts")
@@ -72,12 +78,36 @@ def main() -> None:
     _, origin = np.unique([f"{source} {speed}" for source, speed in origins], return_inverse=True)
     for number in range(origin.max() + 1):
         matrix[origin == number] -= matrix[origin == number].mean(axis=0)
-    matrix /= np.linalg.norm(matrix, axis=1, keepdims=True)
+    matrix = _unit(matrix)
+    if options.sessions:
+        matrix = _across_sessions(matrix, rows, options.sessions)
     names = [str(path) if speed == 1 else f"{path}@{speed:g}" for path, speed in rows]
     with atomic_write(options.output) as unfinished, unfinished.open("wb") as file:
         dim = np.array(matrix.shape[1])
         np.savez(file, names=np.array(names), embeddings=matrix, model=np.array(options.model), dim=dim)
     print(f"{options.output}: {len(names):,} embeddings of {origin.max() + 1} sources and speeds")
+
+
+def _across_sessions(matrix: np.ndarray, rows: Sequence[tuple[Path, float]], share: float) -> np.ndarray:
+    """Rows of length one, moved towards the mean of the same speaker's other sessions."""
+    speakers: dict[tuple[Path, float], list[int]] = {}
+    for number, (path, speed) in enumerate(rows):
+        speakers.setdefault((path.parent.parent, speed), []).append(number)
+    found = matrix.copy()
+    for numbers in speakers.values():
+        same = matrix[numbers]
+        sessions = np.array([rows[number][0].parent.name for number in numbers])
+        alike = (sessions[:, None] != sessions) & (same @ same.T >= STRANGERS)
+        others = _unit(alike @ same)
+        known = alike.any(axis=1)
+        found[np.array(numbers)[known]] = _unit((1 - share) * same + share * others)[known]
+    return found
+
+
+def _unit(matrix: np.ndarray) -> np.ndarray:
+    """Rows of length one; of zeros, zeros."""
+    scaled: np.ndarray = matrix / np.maximum(np.linalg.norm(matrix, axis=1, keepdims=True), 1e-9)
+    return scaled
 
 
 def _begin(model: str) -> None:
