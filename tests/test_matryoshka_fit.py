@@ -50,12 +50,12 @@ def test_a_plain_encoder_gets_prefixes_and_keeps_its_scores(corpus: Path, plain:
 
 def test_the_way_to_turn_can_be_chosen(corpus: Path, plain: Path, tmp_path: Path) -> None:
     heads = {}
-    for method in ("pca", "discriminative", "learned", "weighted", "auto"):
+    for method in ("pca", "discriminative", "learned", "auto"):
         output = tmp_path / f"{method}.safetensors"
         assert voxnest("matryoshka", "fit", plain, "--corpus", corpus, "-o", output, "--method", method) == 0
         heads[method] = load_encoder(output).head.linear.weight
     assert torch.equal(heads["auto"], heads["discriminative"])
-    for method in ("pca", "learned", "weighted"):
+    for method in ("pca", "learned"):
         assert not torch.allclose(heads[method], heads["discriminative"])
 
 

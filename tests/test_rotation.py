@@ -9,13 +9,7 @@ from torch.nn import functional as F
 from voxnest import create_encoder, load_encoder, save_encoder
 from voxnest.errors import ConfigError
 from voxnest.evaluation import compute_eer
-from voxnest.matryoshka import (
-    discriminative_rotation,
-    learned_rotation,
-    pca_rotation,
-    weighted_directions,
-    with_dims,
-)
+from voxnest.matryoshka import discriminative_rotation, learned_rotation, pca_rotation, with_dims
 from voxnest.models.encoder import SpeakerEncoder
 
 
@@ -96,28 +90,6 @@ def test_cosines_of_learned_prefixes_are_nearer_to_those_of_whole_embeddings() -
     torch.testing.assert_close(cosines((new @ learned.T)[:, :64]), cosines((new @ solved.T)[:, :64]), atol=1e-5, rtol=0)
     assert torch.equal(learned, learned_rotation(seen, speakers, (8, 64, 96)))
     assert torch.equal(learned_rotation(seen, speakers, (64, 96)), solved), "nothing short is asked for"
-
-
-def test_directions_that_say_little_weigh_little(voices: tuple[Tensor, Tensor]) -> None:
-    """Embeddings of others are told apart better, whole, where loud directions said nothing of the speaker."""
-    embeddings, speakers = voices
-    seen = speakers < 40
-    directions = weighted_directions(embeddings[seen], speakers[seen], (4, 16, 64))
-    new, who = embeddings[~seen], speakers[~seen]
-    assert prefix_eer(new @ directions.T, who, 64) < 0.85 * prefix_eer(new, who, 64)
-    lengths = directions.norm(dim=1)
-    unit = directions / lengths[:, None]
-    torch.testing.assert_close(unit @ unit.T, torch.eye(64), atol=1e-4, rtol=0)
-    assert lengths[:10].mean() > 1.2 * lengths[10:].mean()
-    assert torch.equal(directions, weighted_directions(embeddings[seen], speakers[seen], (4, 16, 64)))
-
-
-def test_a_threshold_is_not_kept_where_cosines_change() -> None:
-    encoder = trained_like((16,))
-    encoder.thresholds = {16: 0.4}
-    turn = torch.linalg.qr(torch.randn(16, 16))[0]
-    assert with_dims(encoder, (4, 16), turn).thresholds == {16: 0.4}
-    assert with_dims(encoder, (4, 16), torch.linspace(0.8, 1.2, 16)[:, None] * turn).thresholds == {}
 
 
 def test_learned_prefixes_want_two_speakers_with_two_embeddings() -> None:

@@ -33,7 +33,6 @@ _PUBLIC = {
     "similarity": "voxnest.scoring",
     "train": "voxnest.training.run",
     "verify": "voxnest.inference",
-    "weighted_directions": "voxnest.matryoshka",
     "with_dims": "voxnest.matryoshka",
 }
 

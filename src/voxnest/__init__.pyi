@@ -17,7 +17,6 @@ from voxnest.matryoshka import MatryoshkaProjection as MatryoshkaProjection
 from voxnest.matryoshka import discriminative_rotation as discriminative_rotation
 from voxnest.matryoshka import learned_rotation as learned_rotation
 from voxnest.matryoshka import pca_rotation as pca_rotation
-from voxnest.matryoshka import weighted_directions as weighted_directions
 from voxnest.matryoshka import with_dims as with_dims
 from voxnest.models.encoder import SpeakerEncoder as SpeakerEncoder
 from voxnest.runtimes.loading import load_encoder as load_encoder

@@ -21,7 +21,6 @@ class Method(StrEnum):
     pca = "pca"
     discriminative = "discriminative"
     learned = "learned"
-    weighted = "weighted"
 
 
 @matryoshka.callback()
@@ -44,7 +43,7 @@ def fit(
         Method,
         typer.Option(
             help="pca needs no speakers; learned, best below 64 numbers, wants many of them (and --utterances) and a "
-            "minute; weighted changes whole embeddings too; auto is discriminative where the corpus names several."
+            "minute; auto is discriminative where the corpus names several."
         ),
     ] = Method.auto,
     utterances: Annotated[int, typer.Option(min=2, help="The most utterances to embed.")] = 1000,
@@ -52,9 +51,8 @@ def fit(
 ) -> None:
     """Turn an encoder's embedding space so that its first numbers are the most useful ones.
 
-    Scores of full-size embeddings stay as they are (but by --method weighted); shorter ones become good. It takes no
-    training: some recordings are embedded, and a rotation that is found from them becomes part of the encoder's last
-    layer.
+    Scores of full-size embeddings stay as they are; shorter ones become good. It takes no training: some recordings are
+    embedded, and a rotation that is found from them becomes part of the encoder's last layer.
     """
     from rich.console import Console
     from rich.markup import escape

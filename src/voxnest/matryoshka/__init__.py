@@ -3,7 +3,7 @@
 Source: Kusupati et al., Matryoshka Representation Learning (arXiv 2205.13147).
 """
 
-from voxnest.matryoshka.learning import learned_rotation, weighted_directions
+from voxnest.matryoshka.learning import learned_rotation
 from voxnest.matryoshka.loss import MatryoshkaLoss
 from voxnest.matryoshka.rotation import discriminative_rotation, pca_rotation, with_dims
 from voxnest.models.head import MatryoshkaProjection
@@ -14,6 +14,5 @@ __all__ = [
     "discriminative_rotation",
     "learned_rotation",
     "pca_rotation",
-    "weighted_directions",
     "with_dims",
 ]

@@ -10,7 +10,7 @@ from torch import Tensor
 from voxnest.audio import read_audio
 from voxnest.corpora.manifest import Utterance
 from voxnest.errors import AudioError, ConfigError, CorpusError
-from voxnest.matryoshka.learning import learned_rotation, weighted_directions
+from voxnest.matryoshka.learning import learned_rotation
 from voxnest.matryoshka.rotation import discriminative_rotation, pca_rotation, with_dims
 from voxnest.models.blame import blame_recording, one_line
 from voxnest.models.embedding import eval_mode
@@ -24,7 +24,7 @@ MIN_SPEAKERS = 50
 model, its space turned at random before, had an EER of 5.7%, 3.3%, 1.6% on others; 13.7% with no rotation."""
 _BATCH = 16
 
-Method = Literal["pca", "discriminative", "learned", "weighted"]
+Method = Literal["pca", "discriminative", "learned"]
 Warn = Callable[[str, str], None]
 """Called with what it is about (a recording, or "corpus") and what is wrong with it."""
 
@@ -46,8 +46,8 @@ def fit(
         encoder: on the device it shall run on.
         utterances: of a corpus; those used are drawn with every speaker as often as the others.
         dims: sizes of embedding of the result; by default 8, 16, 32, 64, 128, ... below the encoder's own, and those.
-        method: "pca", which needs no speakers, "discriminative", which does, "learned", which wants many of them, or
-            "weighted", which changes whole embeddings too; by default "discriminative" where there are two or more.
+        method: "pca", which needs no speakers, "discriminative", which does, or "learned", which wants many of them; by
+            default "discriminative" where there are two or more.
         count: the most utterances to embed.
         seed: of what is drawn.
         progress: called with the utterances embedded so far, and their number.
@@ -56,7 +56,7 @@ def fit(
     Raises:
         CorpusError: none of the utterances can be used.
         CheckpointError: the encoder gives no finite embeddings.
-        ConfigError: any but "pca" with a single speaker, or a size beyond the encoder's own.
+        ConfigError: "discriminative" or "learned" with a single speaker, or a size beyond the encoder's own.
     """
     size = encoder.embedding_dim
     if dims is None:
@@ -78,8 +78,7 @@ def fit(
     elif method == "discriminative":
         rotation = discriminative_rotation(embeddings, speakers)
     else:
-        learn = learned_rotation if method == "learned" else weighted_directions
-        rotation = learn(embeddings, speakers, dims, seed=seed)
+        rotation = learned_rotation(embeddings, speakers, dims, seed=seed)
     return with_dims(encoder, dims, rotation).to(next(encoder.parameters()).device)
 
 

@@ -1,8 +1,6 @@
-"""Directions that are learnt, from those that are solved for: by how prefixes are used."""
+"""A rotation that is learnt, from the one that is solved for: by how prefixes are used."""
 
-from __future__ import annotations
-
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -13,7 +11,7 @@ from voxnest.matryoshka.rotation import discriminative_rotation
 
 SPAN = 64
 """Of the first so many directions shorter prefixes are made; longer ones lose next to nothing as they are."""
-STEPS, SPEAKERS, RATE, WEIGHT_RATE = 150, 1024, 0.004, 0.01
+STEPS, SPEAKERS, RATE = 150, 1024, 0.004
 AGREEMENT = 100.0
 """Weight of squared differences between the cosines of prefixes and of whole embeddings, beside the loss of speakers:
 without, prefixes learn the speakers that they are shown rather than voices."""
@@ -42,67 +40,24 @@ def learned_rotation(embeddings: Tensor, speakers: Tensor, dims: Iterable[int], 
     """
     start = discriminative_rotation(embeddings, speakers)
     pairs = _Pairs(speakers, seed)
-    short = sorted({dim for dim in dims if dim < min(SPAN, len(start))})
+    span = min(SPAN, len(start))
+    short = sorted({dim for dim in dims if dim < span})
     if not short:
         return start
-    turn = torch.zeros(min(SPAN, len(start)), min(SPAN, len(start)), requires_grad=True)
-    _learn(F.normalize(embeddings.float()) @ start.T, pairs, short, turn, torch.zeros(len(start)))
-    return _turned(start, turn)
-
-
-def weighted_directions(embeddings: Tensor, speakers: Tensor, dims: Iterable[int], *, seed: int = 0) -> Tensor:
-    """`learned_rotation`, and how much each direction counts is learnt beside it, from whole embeddings too.
-
-    So cosines of whole embeddings change: they are now of what tells these speakers apart more than of what does not.
-    That is for encoders that have no better speech to learn it from; thresholds and calibrations have to be made anew.
-
-    Args:
-        embeddings: as there.
-        speakers: as there.
-        dims: sizes of prefixes; those up to `SPAN` are learnt for, and whole embeddings.
-        seed: of what is drawn.
-
-    Returns:
-        `[d, d]`, a direction in each row, of a length that is its weight: 1 where there is nothing to gain.
-
-    Raises:
-        ConfigError: as there.
-    """
-    start = discriminative_rotation(embeddings, speakers)
-    size = len(start)
-    sizes = sorted({dim for dim in dims if dim <= min(SPAN, size)} | {size})
-    turn = torch.zeros(min(SPAN, size), min(SPAN, size), requires_grad=True)
-    weights = torch.zeros(size, requires_grad=True)
-    _learn(F.normalize(embeddings.float()) @ start.T, _Pairs(speakers, seed), sizes, turn, weights)
-    return weights.detach().exp()[:, None] * _turned(start, turn)
-
-
-def _learn(unit: Tensor, pairs: _Pairs, sizes: Sequence[int], turn: Tensor, weights: Tensor) -> None:
-    """Change, in place, how the first directions are turned (see `_orthogonal`) and logarithms of weights `[d]`.
-
-    Args:
-        unit: embeddings `[n, d]` of length one, along the directions to begin with.
-        pairs: of rows of it.
-        sizes: of prefixes that are learnt for.
-        turn: square, no larger than d.
-        weights: learnt if they need a gradient.
-    """
-    span = len(turn)
-    scales = torch.full((len(sizes),), 3.0, requires_grad=True)  # logarithms: 20 at first
-    rates = [(turn, RATE), (scales, 10 * RATE), (weights, WEIGHT_RATE)]
-    optimizer = torch.optim.Adam([{"params": [free], "lr": rate} for free, rate in rates if free.requires_grad])
+    unit = F.normalize(embeddings.float()) @ start.T
+    turn = torch.zeros(span, span, requires_grad=True)
+    scales = torch.full((len(short),), 3.0, requires_grad=True)  # logarithms: 20 at first
+    optimizer = torch.optim.Adam([{"params": [turn], "lr": RATE}, {"params": [scales], "lr": 10 * RATE}])
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
     with torch.enable_grad():
         for _ in range(STEPS):
             first, second = (unit[rows] for rows in pairs.draw(SPEAKERS))
-            whole, rotation, own = first @ second.T, _orthogonal(turn), torch.arange(len(first))
-            one, other = (
-                torch.cat([side[:, :span] @ rotation.T, side[:, span:]], dim=1) * weights.exp()
-                for side in (first, second)
-            )
+            whole, rotation = first @ second.T, _orthogonal(turn)
+            own = torch.arange(len(first))
             losses = []
-            for size, scale in zip(sizes, scales, strict=True):
-                cosines = F.normalize(one[:, :size]) @ F.normalize(other[:, :size]).T
+            for dim, scale in zip(short, scales, strict=True):
+                one, other = (F.normalize(side[:, :span] @ rotation[:dim].T) for side in (first, second))
+                cosines = one @ other.T
                 logits = scale.exp() * cosines
                 found = (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
                 losses.append(found + AGREEMENT * (cosines - whole).square().mean())
@@ -110,12 +65,8 @@ def _learn(unit: Tensor, pairs: _Pairs, sizes: Sequence[int], turn: Tensor, weig
             torch.stack(losses).sum().backward()
             optimizer.step()
             schedule.step()
-
-
-def _turned(start: Tensor, turn: Tensor) -> Tensor:
-    """Directions `[d, d]`, the first of them turned among themselves."""
     with torch.no_grad():
-        return torch.cat([_orthogonal(turn.double()).float() @ start[: len(turn)], start[len(turn) :]])
+        return torch.cat([_orthogonal(turn.double()).float() @ start[:span], start[span:]])
 
 
 class _Pairs:

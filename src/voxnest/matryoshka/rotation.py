@@ -75,14 +75,12 @@ def discriminative_rotation(embeddings: Tensor, speakers: Tensor, shrinkage: flo
 def with_dims(encoder: SpeakerEncoder, dims: Iterable[int], rotation: Tensor | None = None) -> SpeakerEncoder:
     """A copy of an encoder with other sizes of embedding, and with its embedding space turned.
 
-    As long as the largest size is not below the encoder's own, full-size cosines stay as they are, and so does their
-    threshold; not by directions of several lengths (`weighted_directions`).
+    As long as the largest size is not below the encoder's own, full-size cosines stay as they are.
 
     Args:
         encoder: any; a batch norm of its embedding becomes part of the last layer.
         dims: sizes of the copy's embeddings. What goes beyond the encoder's own size is zero, to grow in training.
-        rotation: `[d, d]`, orthogonal or nearly so, for embeddings of size d, which are multiplied by it; those of
-            exits are not.
+        rotation: orthogonal `[d, d]` for embeddings of size d, which are multiplied by it; those of exits are not.
 
     Raises:
         ConfigError: for a rotation of another size, or dimensions that are not positive.
@@ -110,17 +108,12 @@ def with_dims(encoder: SpeakerEncoder, dims: Iterable[int], rotation: Tensor | N
     changed = SpeakerEncoder(
         frontend, backbone, pooling, head, exits, architecture=encoder.architecture, name=encoder.name, config=config
     )
-    keeps_cosines = changed.embedding_dim >= encoder.embedding_dim and (rotation is None or _is_orthogonal(rotation))
+    keeps_cosines = changed.embedding_dim >= encoder.embedding_dim
     for old, new in zip(encoder.ends.values(), changed.ends.values(), strict=True):
         threshold = old.thresholds.get(encoder.embedding_dim)
         new.thresholds = {changed.embedding_dim: threshold} if keeps_cosines and threshold is not None else {}
         new.calibration = {}
     return changed.train(encoder.training)
-
-
-def _is_orthogonal(square: Tensor) -> bool:
-    identity = torch.eye(len(square), dtype=torch.float64, device=square.device)
-    return torch.allclose(square.double() @ square.double().T, identity, atol=1e-4)
 
 
 def _unit(embeddings: Tensor) -> Tensor:
