@@ -21,7 +21,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt --group dev --editable .
 	@touch $@
 
-demo: env ## Make synthetic voices, train, evaluate, verify: the whole tool in two minutes
+demo: env ## Make synthetic voices, train, evaluate, verify: the whole tool in minutes
 	$(BIN)/voxnest demo
 
 test: lint types imports docs unit newest .versions-oldest ## Everything CI checks, with the newest libraries and the oldest
