@@ -6,11 +6,12 @@ writes an archive for `distillation.teachers`: embeddings of whole recordings, a
 less the mean of their speed, by which all of them are alike, and of length one. Rows are named by the path, and "@" and
 the speed. With `--source REGEX`, what that finds in a path names where the recording comes from, and the mean is of its
 source: a student would learn what recordings of one source have in common before it learns voices. With `--sessions`,
-of folders SPEAKER/SESSION/RECORDING, that share of a row is what the speaker's other sessions say, at the same speed: a
-student would learn the session with the voice. Sessions that are as unlike as strangers' are left out of it.
+that share of a row is what the speaker's other sessions say, at the same speed: a student would learn the session with
+the voice. Sessions that are as unlike as strangers' are left out of it.
 
 MODEL is a checkpoint, a name of `voxnest models weights`, or `resemblyzer`, which is installed beside (see peers.py).
-What is done is kept in OUTPUT.parts; the same command goes on.
+What is done is kept in OUTPUT.parts; the same command goes on. Another archive of the same model and corpora need not
+hear all of it again: `--parts` says where it lies.
 """
 
 import argparse
@@ -27,8 +28,10 @@ import torch
 from peers import ENVIRONMENT, Peer
 from voxnest import load_encoder
 from voxnest.audio import SAMPLE_RATE, list_recordings, read_audio
+from voxnest.corpora.utterances import read_corpus
 from voxnest.files import atomic_write
 from voxnest.progress import progress_bar
+from voxnest.scoring.arrays import unit_rows
 
 PART = 256
 """Recordings in a file of what is done."""
@@ -37,6 +40,8 @@ STRANGERS = 0.2
 """A cosine of CAM++'s, less means: in Common Voice, one pair of strangers in twenty has more, and nine in ten pairs of
 recordings of one account in different sessions. An account may be several people."""
 
+Row = tuple[Path, float]
+"""A recording, and the speed at which it is heard."""
 Job = tuple[Sequence[Path], float, Path]
 Embed = Callable[[np.ndarray], np.ndarray]
 """Samples `[n]` at `SAMPLE_RATE` to an embedding `[dim]`."""
@@ -50,12 +55,13 @@ def main() -> None:
     parser.add_argument("model", help=f"a checkpoint, a name of published weights, or {RESEMBLYZER}")
     parser.add_argument("corpora", type=Path, nargs="+", help="folders of recordings")
     parser.add_argument("-o", "--output", type=Path, required=True, help="an archive (.npz)")
+    parser.add_argument("--parts", type=Path, help="a folder for what is done; by default OUTPUT.parts")
     parser.add_argument("--speed", type=float, action="append", default=[], help="besides 1; may be repeated")
     parser.add_argument("--source", type=re.compile, default=re.compile(""), help="'/(cv|so)-', for example")
-    parser.add_argument("--sessions", type=float, default=0.0, help="share of a speaker's other sessions, below 1")
+    parser.add_argument("--sessions", type=float, default=0.0, help="share of a speaker's other sessions, 0 to 1")
     options = parser.parse_args()
     recordings = [path for folder in options.corpora for path in list_recordings(folder)]
-    parts = Path(f"{options.output}.parts")
+    parts = options.parts or Path(f"{options.output}.parts")
     parts.mkdir(parents=True, exist_ok=True)
     jobs: list[Job] = [
         (recordings[start : start + PART], speed, parts / f"{Path(options.model).stem}-{speed:g}-{start}.npy")
@@ -78,9 +84,9 @@ def main() -> None:
     _, origin = np.unique([f"{source} {speed}" for source, speed in origins], return_inverse=True)
     for number in range(origin.max() + 1):
         matrix[origin == number] -= matrix[origin == number].mean(axis=0)
-    matrix = _unit(matrix)
+    matrix = unit_rows(matrix)
     if options.sessions:
-        matrix = _across_sessions(matrix, rows, options.sessions)
+        matrix = _across_sessions(matrix, rows, options.corpora, options.sessions)
     names = [str(path) if speed == 1 else f"{path}@{speed:g}" for path, speed in rows]
     with atomic_write(options.output) as unfinished, unfinished.open("wb") as file:
         dim = np.array(matrix.shape[1])
@@ -88,26 +94,29 @@ def main() -> None:
     print(f"{options.output}: {len(names):,} embeddings of {origin.max() + 1} sources and speeds")
 
 
-def _across_sessions(matrix: np.ndarray, rows: Sequence[tuple[Path, float]], share: float) -> np.ndarray:
-    """Rows of length one, moved towards the mean of the same speaker's other sessions."""
-    speakers: dict[tuple[Path, float], list[int]] = {}
+def _across_sessions(matrix: np.ndarray, rows: Sequence[Row], corpora: Sequence[Path], share: float) -> np.ndarray:
+    """Rows of length one, moved by `share` towards the mean of the same speaker's other sessions.
+
+    Args:
+        matrix: `[n, dim]`, of length one.
+        rows: recording and speed of each.
+        corpora: folders that say who speaks; where they name nobody, or a speaker has one session, rows stay.
+        share: from 0, nothing changes, to 1, that mean alone.
+    """
+    heard = {item.path.resolve(): (folder, item) for folder in corpora for item in read_corpus(folder)}
+    sessions = np.array([heard[path.resolve()][1].session for path, _ in rows])
+    of_speakers: dict[tuple[Path, str, float], list[int]] = {}
     for number, (path, speed) in enumerate(rows):
-        speakers.setdefault((path.parent.parent, speed), []).append(number)
+        folder, item = heard[path.resolve()]
+        if item.speaker:
+            of_speakers.setdefault((folder, item.speaker, speed), []).append(number)
     found = matrix.copy()
-    for numbers in speakers.values():
-        same = matrix[numbers]
-        sessions = np.array([rows[number][0].parent.name for number in numbers])
-        alike = (sessions[:, None] != sessions) & (same @ same.T >= STRANGERS)
-        others = _unit(alike @ same)
-        known = alike.any(axis=1)
-        found[np.array(numbers)[known]] = _unit((1 - share) * same + share * others)[known]
+    for numbers in of_speakers.values():
+        same, own = matrix[numbers], sessions[numbers]
+        alike = (own[:, None] != own) & (same @ same.T >= STRANGERS)
+        moved = unit_rows((1 - share) * same + share * unit_rows(alike @ same))
+        found[numbers] = np.where(alike.any(axis=1)[:, None], moved, same)
     return found
-
-
-def _unit(matrix: np.ndarray) -> np.ndarray:
-    """Rows of length one; of zeros, zeros."""
-    scaled: np.ndarray = matrix / np.maximum(np.linalg.norm(matrix, axis=1, keepdims=True), 1e-9)
-    return scaled
 
 
 def _begin(model: str) -> None:
