@@ -90,16 +90,17 @@ def test_a_recipe_runs_then_the_mean_of_its_weights_is_fine_tuned_with_a_large_m
         assert tuned.step == 2
 
 
-def test_four_trainings_make_the_network_of_the_default_model(voices: list[str], tmp_path: Path) -> None:
+def test_five_trainings_make_the_network_of_the_default_model(voices: list[str], tmp_path: Path) -> None:
     torch.set_num_threads(1)
-    teacher, student, before = (
-        tmp_path / name / "last.safetensors" for name in ("1-teacher", "2-student", "3-campplus")
+    teacher, student, third, fourth = (
+        tmp_path / name / "last.safetensors" for name in ("1-teacher", "2-student", "3-campplus", "4-sessions")
     )
     steps = {
         "1-teacher": ["distillation.teachers=[]"],
         "2-student": [f"distillation.teachers=[{teacher}]"],
         "3-campplus": [f"distillation.teachers=[{teacher}]", f"init_from={student}", "trainer.max_minutes=null"],
-        "4-sessions": [f"distillation.teachers=[{teacher}]", f"init_from={before}", "trainer.max_minutes=null"],
+        "4-sessions": [f"distillation.teachers=[{teacher}]", f"init_from={third}", "trainer.max_minutes=null"],
+        "5-prefixes": [f"distillation.teachers=[{teacher}]", f"init_from={fourth}", "trainer.max_minutes=null"],
     }
     for recipe, more in steps.items():
         settings = [*voices, *CHEAP, *more, f"output={tmp_path / recipe}"]
