@@ -1,5 +1,8 @@
 """Recordings in any form give the embedding that their samples have; what cannot be used is said in one line."""
 
+import platform
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +137,28 @@ def test_samples_that_are_not_finite_are_refused_in_use_and_left_to_the_loss_in_
         waveform[1, 5000] = value
         with pytest.raises(AudioError, match="NaN or infinite samples"):
             encoder.eval()(waveform)
+
+
+def test_samples_whose_sum_is_not_finite_are_themselves() -> None:
+    assert load_encoder().eval()(torch.full((1, 16000), 3e38)).isfinite().all()
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators keep what they keep")
+def test_memory_of_one_recording_is_there_for_the_next() -> None:
+    """In a process where nothing larger was allocated before."""
+    program = """
+import resource, numpy, torch, voxnest
+torch.set_num_threads(1)
+encoder, samples = voxnest.load_encoder(), numpy.random.default_rng(0).normal(size=8 * 16000)
+faults = []
+for _ in range(6):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    encoder.encode(samples)
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+print(min(faults))
+"""
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert int(found.stdout) < 200  # pages of 4 KiB, where the network writes five megabytes at the least
 
 
 def test_an_encoder_can_still_be_traced_and_compiled_as_a_graph(encoder: SpeakerEncoder) -> None:

@@ -11,7 +11,7 @@ from voxnest.hub import convert
 from voxnest.models.encoder import SpeakerEncoder
 from voxnest.models.pooling import POOLINGS
 from voxnest.models.resnet import FAMILY
-from voxnest.models.resnet_blocks import BasicBlock, ConvNorm, simam
+from voxnest.models.resnet_blocks import BasicBlock, ConvNorm, Stride, simam
 from voxnest.zoo.cards.resnet import CARDS, SIZES
 from voxnest.zoo.counting import count_parameters
 
@@ -48,6 +48,22 @@ def test_normalisation_is_the_same_within_the_convolution_and_after_it() -> None
     layer.eval()
     x = torch.randn(2, 3, 9, 11)
     torch.testing.assert_close(layer(x), layer.norm(layer.conv(x)), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize(("channels", "kernel", "stride"), [(1, 3, 1), (4, 3, (2, 1)), (4, 1, 2)])
+def test_inputs_of_any_size_are_convolved_alike(batch: int, channels: int, kernel: int, stride: Stride) -> None:
+    """PyTorch and oneDNN share the work by size; in use, and where a gradient or another precision is asked for."""
+    torch.manual_seed(0)
+    layer = ConvNorm(channels, 16, kernel, stride=stride).eval()
+    for frames in (20, 240, 1200):
+        x = torch.randn(batch, channels, 20, frames)
+        expected = layer.norm(layer.conv(x))
+        torch.testing.assert_close(layer(x), expected, atol=1e-5, rtol=0)
+        with torch.inference_mode():
+            torch.testing.assert_close(layer(x), expected, atol=1e-5, rtol=0)
+            with torch.autocast("cpu", torch.bfloat16):
+                assert layer(x).dtype == torch.bfloat16
 
 
 def test_simam_weighs_by_distance_from_the_mean_of_a_channel() -> None:

@@ -54,6 +54,12 @@ def as_waveform(samples: Waveform, device: torch.device | None = None) -> Tensor
     return samples
 
 
+def all_finite(waveform: Tensor) -> bool:
+    """Whether no sample is NaN or infinite."""
+    # A sum, an eighth of the work, passes on each of them; so do finite ones that are too many or too large for it.
+    return bool(waveform.sum().isfinite() or waveform.isfinite().all())
+
+
 class SpeakerEncoder(nn.Module):
     """Front end, backbone, pooling and head: `waveform [batch, samples]` to `embedding [batch, dim]`.
 
@@ -220,7 +226,7 @@ class SpeakerEncoder(nn.Module):
         # While a graph is captured there are no numbers yet, a GPU would have to be waited for, and training looks at
         # the loss.
         captured = torch.compiler.is_compiling() or torch.jit.is_tracing()
-        if not (self.training or captured or waveform.device.type != "cpu" or waveform.isfinite().all()):
+        if not (self.training or captured or waveform.device.type != "cpu" or all_finite(waveform)):
             raise AudioError("waveform", "NaN or infinite samples", "samples that are finite")
         return self.embed_features(self.frontend(waveform), dim, all_dims, exit=exit)
 

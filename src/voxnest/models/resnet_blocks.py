@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from voxnest.models.family import EncoderSettings
 from voxnest.models.head import MatryoshkaProjection
-from voxnest.models.layers import scale_and_offset
+from voxnest.models.layers import making_graph, scale_and_offset
 from voxnest.models.parts import Pooling
 from voxnest.models.pooling import HiddenLayer, create_pooling
 
@@ -43,6 +43,10 @@ class ResidualSettings(EncoderSettings):
     def make_head(self, in_features: int) -> MatryoshkaProjection:
         """See `EncoderSettings`."""
         return MatryoshkaProjection(in_features, self.dims, norm=False)
+
+
+_LEFT_TO_TORCH = 20480
+"""Numbers; `use_mkldnn` in PyTorch's aten/src/ATen/native/Convolution.cpp."""
 
 
 class ConvNorm(nn.Module):
@@ -76,11 +80,28 @@ class ConvNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """`[batch, in_channels, bins, frames]` to `[batch, out_channels, bins', frames']`."""
         if self.norm.training or not isinstance(self.norm, nn.BatchNorm2d):
-            result: Tensor = self.norm(self.conv(x))
+            result: Tensor = self.norm(self._convolve(x, self.conv.weight, self.conv.bias))
             return result
         # There are far fewer weights than activations: scaling those instead saves a pass over the latter.
         scale, offset = scale_and_offset(self.norm)
-        return self.conv._conv_forward(x, self.conv.weight * scale[:, None, None, None], offset)
+        return self._convolve(x, self.conv.weight * scale[:, None, None, None], offset)
+
+    def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        conv = self.conv
+        if self._asks_onednn(x):
+            return torch.mkldnn_convolution(x, weight, bias, conv.padding, conv.stride, conv.dilation, conv.groups)
+        return conv._conv_forward(x, weight, bias)
+
+    def _asks_onednn(self, x: Tensor) -> bool:
+        """Whether oneDNN is asked by name for what PyTorch would do in code of its own, which takes four times as long.
+
+        That is a single `x` of few numbers, such as features in front of the first layer. Where weights are the most of
+        it oneDNN is no faster, for it puts them in another order first.
+        """
+        few = x.shape[0] == 1 and self.conv.weight.numel() < x.numel() <= _LEFT_TO_TORCH
+        if not few or making_graph() or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
+            return False
+        return x.device.type == "cpu" and x.dtype == torch.float32 and torch.backends.mkldnn.is_available()
 
 
 class Residual(nn.Module):
