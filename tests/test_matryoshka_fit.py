@@ -48,6 +48,17 @@ def test_a_plain_encoder_gets_prefixes_and_keeps_its_scores(corpus: Path, plain:
     assert read_metadata(output)["metadata"]["rotation"]["of"] == str(plain)
 
 
+def test_the_mean_of_what_is_heard_is_taken_away_if_asked(corpus: Path, plain: Path, tmp_path: Path) -> None:
+    output = tmp_path / "centered.safetensors"
+    assert voxnest("matryoshka", "fit", plain, "--corpus", corpus, "--center", "-o", output) == 0
+    utterances = draw(read_corpus(corpus), 1000)
+    before, after = (embed_pieces(load_encoder(path), utterances)[0] for path in (plain, output))
+    distances = (torch.cdist(found, found) for found in (before, after))
+    torch.testing.assert_close(*distances, atol=1e-3, rtol=1e-3)  # it is moved and turned
+    assert after.mean(dim=0).norm() < 1e-3 * before.mean(dim=0).norm()
+    assert read_metadata(output)["metadata"]["rotation"]["centered"]
+
+
 def test_the_way_to_turn_can_be_chosen(corpus: Path, plain: Path, tmp_path: Path) -> None:
     heads = {}
     for method in ("pca", "discriminative", "learned", "auto"):

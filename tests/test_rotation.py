@@ -11,6 +11,7 @@ from voxnest.errors import ConfigError
 from voxnest.evaluation import compute_eer
 from voxnest.matryoshka import discriminative_rotation, learned_rotation, pca_rotation, with_dims
 from voxnest.models.encoder import SpeakerEncoder
+from voxnest.models.head import MatryoshkaProjection
 
 
 def cosines(embeddings: Tensor) -> Tensor:
@@ -127,6 +128,23 @@ def test_a_rotated_encoder_scores_as_before_and_its_file_too(
         torch.testing.assert_close(load_encoder(path)(waveform), after)
 
 
+@pytest.mark.parametrize("out_norm", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_mean_is_taken_away_before_the_space_is_turned(bias: bool, out_norm: bool) -> None:
+    encoder = trained_like((16,), out_norm=True)
+    encoder.head = MatryoshkaProjection(encoder.head.linear.in_features, (16,), bias=bias, out_norm=out_norm).eval()
+    encoder.thresholds = {16: 0.4}
+    mean, rotation, waveform = torch.randn(16), torch.linalg.qr(torch.randn(16, 16))[0], torch.randn(3, 8000)
+    if not (bias or out_norm):
+        with pytest.raises(ConfigError, match="no offset"):
+            with_dims(encoder, [8, 16], rotation, mean)
+        return
+    centered = with_dims(encoder, [8, 16], rotation, mean)
+    with torch.no_grad():
+        torch.testing.assert_close(centered(waveform), (encoder(waveform) - mean) @ rotation.T, atol=1e-5, rtol=1e-5)
+    assert not centered.thresholds  # cosines are others now
+
+
 def test_rows_that_were_added_learn() -> None:
     encoder = with_dims(trained_like((16,)), (16, 32)).train()
     target = torch.randn(4, 32)
@@ -155,6 +173,8 @@ def test_what_cannot_be_fitted_says_why() -> None:
         pca_rotation(torch.full((3, 8), float("nan")))
     with pytest.raises(ConfigError, match=r"\[16, 16\]"):
         with_dims(trained_like((16,)), [8], torch.eye(8))
+    with pytest.raises(ConfigError, match=r"mean: .*\[1, 16\].*\[16\]"):
+        with_dims(trained_like((16,)), [8], mean=torch.zeros(1, 16))
 
 
 def test_the_first_direction_tells_the_many_near_speakers_apart_not_the_one_far_away() -> None:

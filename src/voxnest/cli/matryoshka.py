@@ -46,13 +46,21 @@ def fit(
             "minute; auto is discriminative where the corpus names several."
         ),
     ] = Method.auto,
+    center: Annotated[
+        bool,
+        typer.Option(
+            "--center",
+            help="Take the corpus's mean embedding away from all; scores of full-size embeddings change then.",
+        ),
+    ] = False,
     utterances: Annotated[int, typer.Option(min=2, help="The most utterances to embed.")] = 1000,
     device: Device = "auto",
 ) -> None:
     """Turn an encoder's embedding space so that its first numbers are the most useful ones.
 
-    Scores of full-size embeddings stay as they are; shorter ones become good. It takes no training: some recordings are
-    embedded, and a rotation that is found from them becomes part of the encoder's last layer.
+    Scores of full-size embeddings stay as they are, unless --center is given; shorter ones become good. It takes no
+    training: some recordings are embedded, and a rotation that is found from them becomes part of the encoder's last
+    layer.
     """
     from rich.console import Console
     from rich.markup import escape
@@ -73,13 +81,16 @@ def fit(
             found,
             dims=dim,
             method=None if method is Method.auto else method.value,  # type: ignore[arg-type]
+            center=center,
             count=utterances,
             progress=progress,
             warn=lambda subject, reason: warnings.append((subject, reason)),
         )
     speakers = len({utterance.speaker for utterance in found})
-    metadata = {"rotation": {"of": model, "corpus": str(corpus), "speakers": speakers, "method": method.value}}
-    save_encoder(turned, output, metadata)
+    rotation = {
+        "of": model, "corpus": str(corpus), "speakers": speakers, "method": method.value, "centered": center
+    }  # fmt: skip
+    save_encoder(turned, output, {"rotation": rotation})
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     for subject, reason in warnings:
         errors.print(f"[yellow]warning:[/] {escape(f'{subject}: {reason}')}")

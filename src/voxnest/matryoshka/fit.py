@@ -35,6 +35,7 @@ def fit(
     *,
     dims: Iterable[int] | None = None,
     method: Method | None = None,
+    center: bool = False,
     count: int = 1000,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
@@ -48,6 +49,7 @@ def fit(
         dims: sizes of embedding of the result; by default 8, 16, 32, 64, 128, ... below the encoder's own, and those.
         method: "pca", which needs no speakers, "discriminative", which does, or "learned", which wants many of them; by
             default "discriminative" where there are two or more.
+        center: take the mean embedding away too, in which all that was heard agrees: full-size cosines change then.
         count: the most utterances to embed.
         seed: of what is drawn.
         progress: called with the utterances embedded so far, and their number.
@@ -56,7 +58,8 @@ def fit(
     Raises:
         CorpusError: none of the utterances can be used.
         CheckpointError: the encoder gives no finite embeddings.
-        ConfigError: "discriminative" or "learned" with a single speaker, or a size beyond the encoder's own.
+        ConfigError: "discriminative" or "learned" with a single speaker, a size beyond the encoder's own, or a mean
+            that its last layer cannot hold.
     """
     size = encoder.embedding_dim
     if dims is None:
@@ -73,13 +76,16 @@ def fit(
             warn("corpus", f"{len(embeddings)} pieces of speech; with fewer than {size} some directions are arbitrary")
         if 1 < number < MIN_SPEAKERS:
             warn("corpus", f"{number} speakers; short embeddings get much better with {MIN_SPEAKERS} or more")
+    mean = embeddings.mean(dim=0) if center else None
+    if mean is not None:
+        embeddings = embeddings - mean
     if method == "pca":
         rotation = pca_rotation(embeddings)
     elif method == "discriminative":
         rotation = discriminative_rotation(embeddings, speakers)
     else:
         rotation = learned_rotation(embeddings, speakers, dims, seed=seed)
-    return with_dims(encoder, dims, rotation).to(next(encoder.parameters()).device)
+    return with_dims(encoder, dims, rotation, mean).to(next(encoder.parameters()).device)
 
 
 def draw(utterances: Sequence[Utterance], count: int, seed: int = 0) -> list[Utterance]:

@@ -72,18 +72,23 @@ def discriminative_rotation(embeddings: Tensor, speakers: Tensor, shrinkage: flo
     return (orthogonal * triangle.diagonal().sign()).T.float()
 
 
-def with_dims(encoder: SpeakerEncoder, dims: Iterable[int], rotation: Tensor | None = None) -> SpeakerEncoder:
+def with_dims(
+    encoder: SpeakerEncoder, dims: Iterable[int], rotation: Tensor | None = None, mean: Tensor | None = None
+) -> SpeakerEncoder:
     """A copy of an encoder with other sizes of embedding, and with its embedding space turned.
 
-    As long as the largest size is not below the encoder's own, full-size cosines stay as they are.
+    As long as the largest size is not below the encoder's own, and no mean is taken away, full-size cosines stay as
+    they are.
 
     Args:
         encoder: any; a batch norm of its embedding becomes part of the last layer.
         dims: sizes of the copy's embeddings. What goes beyond the encoder's own size is zero, to grow in training.
         rotation: orthogonal `[d, d]` for embeddings of size d, which are multiplied by it; those of exits are not.
+        mean: `[d]`, taken away from embeddings before that; from those of exits it is not.
 
     Raises:
-        ConfigError: for a rotation of another size, or dimensions that are not positive.
+        ConfigError: for a rotation or mean of another size, dimensions that are not positive, or a mean for an encoder
+            whose last layer has nothing to hold it.
 
     Examples:
         >>> encoder = load_encoder("redimnet-b2")
@@ -91,8 +96,14 @@ def with_dims(encoder: SpeakerEncoder, dims: Iterable[int], rotation: Tensor | N
         >>> small(waveform, dim=32)
     """
     weight, bias = _folded(encoder.head)
+    size = len(weight)
+    if mean is not None:
+        if mean.shape != (size,):
+            raise ConfigError("mean", f"shape {list(mean.shape)}", f"[{size}]")
+        if encoder.head.linear.bias is None and encoder.head.out_norm is None:
+            raise ConfigError("mean", f"{encoder.name}, whose embedding has no offset", "a last layer with one")
+        bias = bias - mean.to(bias)
     if rotation is not None:
-        size = len(weight)
         if rotation.shape != (size, size):
             raise ConfigError("rotation", f"shape {list(rotation.shape)}", f"[{size}, {size}]")
         weight, bias = rotation.to(weight) @ weight, rotation.to(bias) @ bias
@@ -108,8 +119,9 @@ def with_dims(encoder: SpeakerEncoder, dims: Iterable[int], rotation: Tensor | N
     changed = SpeakerEncoder(
         frontend, backbone, pooling, head, exits, architecture=encoder.architecture, name=encoder.name, config=config
     )
-    keeps_cosines = changed.embedding_dim >= encoder.embedding_dim
-    for old, new in zip(encoder.ends.values(), changed.ends.values(), strict=True):
+    is_whole = changed.embedding_dim >= encoder.embedding_dim
+    for (stage, old), new in zip(encoder.ends.items(), changed.ends.values(), strict=True):
+        keeps_cosines = is_whole and (mean is None or stage is not None)
         threshold = old.thresholds.get(encoder.embedding_dim)
         new.thresholds = {changed.embedding_dim: threshold} if keeps_cosines and threshold is not None else {}
         new.calibration = {}
