@@ -5,7 +5,7 @@
 
 Clean reading, other languages, learners and children, and single words are the trial lists beside a developer's
 checkout. Copies of them are made in the folder: by telephone, and those of development speakers also of 2 s, for
-`voxnest calibrate`. Intervals (95%) draw the speakers anew.
+`voxnest calibrate`. Intervals (95%) draw the speakers anew. A second table has ratios of prefixes to whole embeddings.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from error_rates import Rates, Trials, copy_by_telephone, copy_middles, interval
+from error_rates import Rates, Trials, copy_by_telephone, copy_middles, interval, ratio
 from voxnest.hub.checkpoint import load_encoder
 
 VOICES, CROWD = Path("../shared/data/voices"), Path("../shared/data/crowd")
@@ -36,12 +36,27 @@ def main() -> None:
     if options.json:
         options.json.write_text(json.dumps(as_numbers(found), indent=2) + "\n")
     sizes = sorted({dim for rates in found.values() for dim in rates})
+    for table in (rates_table(found, sizes), ratios_table(found, sizes)):
+        Console(width=140).print(table)
+
+
+def rates_table(found: dict[str, Rates], sizes: list[int]) -> Table:
+    """EER by condition and size, and the interval of the largest."""
     table = Table("EER % of", *map(str, sizes), f"95% of {sizes[-1]}", box=None)
     for name, rates in found.items():
         low, high = interval(rates[sizes[-1]])
         cells = (f"{100 * rates[dim][0]:.2f}" for dim in sizes)
         table.add_row(name, *cells, f"{100 * low:.2f} to {100 * high:.2f}")
-    Console(width=140).print(table)
+    return table
+
+
+def ratios_table(found: dict[str, Rates], sizes: list[int]) -> Table:
+    """Ratios of shorter sizes to the largest, each with its interval."""
+    *shorter, whole = sizes
+    table = Table(f"EER / EER at {whole}", *map(str, shorter), box=None)
+    for name, rates in found.items():
+        table.add_row(name, *(ratio([rates], dim, [rates], whole) for dim in shorter))
+    return table
 
 
 def conditions(folder: Path) -> dict[str, Trials]:
