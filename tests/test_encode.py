@@ -1,6 +1,5 @@
 """Recordings in any form give the embedding that their samples have; what cannot be used is said in one line."""
 
-import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -143,7 +142,6 @@ def test_samples_whose_sum_is_not_finite_are_themselves() -> None:
     assert load_encoder().eval()(torch.full((1, 16000), 3e38)).isfinite().all()
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators keep what they keep")
 def test_memory_of_one_recording_is_there_for_the_next() -> None:
     """In a process where nothing larger was allocated before."""
     program = """

@@ -87,10 +87,8 @@ def fit(
             warn=lambda subject, reason: warnings.append((subject, reason)),
         )
     speakers = len({utterance.speaker for utterance in found})
-    rotation = {
-        "of": model, "corpus": str(corpus), "speakers": speakers, "method": method.value, "centered": center
-    }  # fmt: skip
-    save_encoder(turned, output, {"rotation": rotation})
+    how = {"method": method.value, "centered": center}
+    save_encoder(turned, output, {"rotation": {"of": model, "corpus": str(corpus), "speakers": speakers, **how}})
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     for subject, reason in warnings:
         errors.print(f"[yellow]warning:[/] {escape(f'{subject}: {reason}')}")

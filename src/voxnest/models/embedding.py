@@ -25,7 +25,7 @@ _WITHOUT_EFFECT = ("mask_bins", "mask_frames", "dims")
 
 
 @functools.cache
-def keep_freed_memory() -> None:
+def _keep_freed_memory() -> None:
     """Let what one call frees be there for the next: up to 64 MB that glibc would give back to the system.
 
     The system would have to find it again and fill it with zeros: a tenth of the time of many models. When a block that
@@ -42,7 +42,7 @@ _LARGEST_THRESHOLD = 32 * 2**20 - 2**16  # bytes, with room for what malloc adds
 @contextmanager
 def ready(encoder: SpeakerEncoder) -> Iterator[Threads]:
     """In eval mode; threads that start what they are told to compute in one thread each, until the end."""
-    keep_freed_memory()
+    _keep_freed_memory()
     count = torch.get_num_threads()
     started = False
 

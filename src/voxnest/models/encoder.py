@@ -55,8 +55,8 @@ def as_waveform(samples: Waveform, device: torch.device | None = None) -> Tensor
 
 
 def all_finite(waveform: Tensor) -> bool:
-    """Whether no sample is NaN or infinite."""
-    # A sum, an eighth of the work, passes on each of them; so do finite ones that are too many or too large for it.
+    """Whether no sample of `[batch, samples]` is NaN or infinite."""
+    # Neither gets lost in a sum, an eighth of the work. A sum of finite samples may overflow: then each is looked at.
     return bool(waveform.sum().isfinite() or waveform.isfinite().all())
 
 

@@ -46,7 +46,7 @@ class ResidualSettings(EncoderSettings):
 
 
 _LEFT_TO_TORCH = 20480
-"""Numbers; `use_mkldnn` in PyTorch's aten/src/ATen/native/Convolution.cpp."""
+"""The most numbers of an input for which PyTorch does so: `use_mkldnn` in aten/src/ATen/native/Convolution.cpp."""
 
 
 class ConvNorm(nn.Module):
@@ -82,7 +82,8 @@ class ConvNorm(nn.Module):
         if self.norm.training or not isinstance(self.norm, nn.BatchNorm2d):
             result: Tensor = self.norm(self._convolve(x, self.conv.weight, self.conv.bias))
             return result
-        # There are far fewer weights than activations: scaling those instead saves a pass over the latter.
+        # Scaling weights saves a pass over activations. Late in a network, where there are more weights than those of a
+        # short utterance, it was measured to take no longer.
         scale, offset = scale_and_offset(self.norm)
         return self._convolve(x, self.conv.weight * scale[:, None, None, None], offset)
 
@@ -93,10 +94,10 @@ class ConvNorm(nn.Module):
         return conv._conv_forward(x, weight, bias)
 
     def _asks_onednn(self, x: Tensor) -> bool:
-        """Whether oneDNN is asked by name for what PyTorch would do in code of its own, which takes four times as long.
+        """Whether oneDNN convolves `x` four times as fast as what PyTorch would choose.
 
-        That is a single `x` of few numbers, such as features in front of the first layer. Where weights are the most of
-        it oneDNN is no faster, for it puts them in another order first.
+        PyTorch leaves a batch of one with few numbers, such as features in front of the first layer, to its own code.
+        Where weights outnumber them that is right: oneDNN puts weights in another order first.
         """
         few = x.shape[0] == 1 and self.conv.weight.numel() < x.numel() <= _LEFT_TO_TORCH
         if not few or making_graph() or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
