@@ -48,14 +48,18 @@ def test_a_plain_encoder_gets_prefixes_and_keeps_its_scores(corpus: Path, plain:
     assert read_metadata(output)["metadata"]["rotation"]["of"] == str(plain)
 
 
-def test_the_mean_of_what_is_heard_is_taken_away_if_asked(corpus: Path, plain: Path, tmp_path: Path) -> None:
+def test_the_mean_of_all_speakers_is_taken_away_if_asked(corpus: Path, plain: Path, tmp_path: Path) -> None:
+    shutil.copytree(corpus, uneven := tmp_path / "uneven")
+    for path in sorted(sorted(folder for folder in uneven.iterdir() if folder.is_dir())[0].rglob("*.wav"))[1:]:
+        path.unlink()  # of one speaker there is less than of the others, who do not count for more
     output = tmp_path / "centered.safetensors"
-    assert voxnest("matryoshka", "fit", plain, "--corpus", corpus, "--center", "-o", output) == 0
-    utterances = draw(read_corpus(corpus), 1000)
-    before, after = (embed_pieces(load_encoder(path), utterances)[0] for path in (plain, output))
+    assert voxnest("matryoshka", "fit", plain, "--corpus", uneven, "--center", "-o", output) == 0
+    utterances = draw(read_corpus(uneven), 1000)
+    (before, speakers, _), (after, *_) = (embed_pieces(load_encoder(path), utterances) for path in (plain, output))
     distances = (torch.cdist(found, found) for found in (before, after))
     torch.testing.assert_close(*distances, atol=1e-3, rtol=1e-3)  # it is moved and turned
-    assert after.mean(dim=0).norm() < 1e-3 * before.mean(dim=0).norm()
+    voices = torch.stack([after[speakers == speaker].mean(dim=0) for speaker in speakers.unique()])
+    assert voices.mean(dim=0).norm() < 1e-3 * before.mean(dim=0).norm() < after.mean(dim=0).norm()
     assert read_metadata(output)["metadata"]["rotation"]["centered"]
 
 
@@ -121,7 +125,7 @@ def test_what_cannot_be_read_is_left_out(corpus: Path, plain: Path, tmp_path: Pa
     utterances = read_corpus(folder)
     utterances[0].path.write_bytes(b"")
     soundfile.write(utterances[1].path, torch.zeros(10).numpy(), 16000)
-    embeddings, speakers = embed_pieces(load_encoder(plain), utterances)
+    embeddings, speakers, _ = embed_pieces(load_encoder(plain), utterances)
     assert len(embeddings) == len(speakers) >= len(utterances) - 2
     for utterance in utterances:
         utterance.path.unlink()
@@ -132,7 +136,7 @@ def test_what_cannot_be_read_is_left_out(corpus: Path, plain: Path, tmp_path: Pa
 @pytest.mark.parametrize("fails", [False, True])
 def test_fitting_hears_in_eval_mode_and_leaves_every_part_in_its_own(corpus: Path, plain: Path, fails: bool) -> None:
     encoder = load_encoder(plain)
-    expected, _ = embed_pieces(encoder, utterances := read_corpus(corpus))
+    expected, *_ = embed_pieces(encoder, utterances := read_corpus(corpus))
     encoder.train().backbone.eval()
     modes = {name: module.training for name, module in encoder.named_modules()}
     if fails:
@@ -154,9 +158,11 @@ class Picky(ToneEncoder):
         return found * torch.where(peaks > 10, torch.nan, 1.0)[:, None]
 
 
-@pytest.mark.parametrize("seconds", [1, 3])  # embedded alone, and in a batch
+@pytest.mark.parametrize(
+    ("seconds", "pieces"), [(1, 1), (3, 3)]
+)  # embedded alone; in batches, two halves and the whole
 def test_a_recording_that_cannot_be_embedded_is_left_out_and_reported(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: int, pieces: int
 ) -> None:
     noise = torch.randn(seconds * 16000, generator=torch.Generator().manual_seed(0))
     levels = {"a": 0.1, "b": 20.0, "c": 0.1, "d": 1e-4, "e": 0.1, "f": 0.1}
@@ -172,9 +178,10 @@ def test_a_recording_that_cannot_be_embedded_is_left_out_and_reported(
 
     monkeypatch.setattr("voxnest.matryoshka.fit.read_audio", broken)
     reported: dict[str, str] = {}
-    embeddings, speakers = embed_pieces(Picky(), utterances, warn=reported.__setitem__)
-    assert len(embeddings) == 3
-    assert sorted(utterances[int(index)].speaker for index in speakers) == ["a", "c", "f"]
+    embeddings, speakers, recordings = embed_pieces(Picky(), utterances, warn=reported.__setitem__)
+    assert len(embeddings) == 3 * pieces
+    assert sorted(utterances[int(index)].speaker for index in recordings) == sorted("acf" * pieces)
+    assert torch.equal(speakers, recordings), "each has one"
     assert embeddings.isfinite().all()
     assert reported == {
         str(tmp_path / "b" / "0.wav"): "its embedding is NaN or infinite (expected samples in [-1, 1])",

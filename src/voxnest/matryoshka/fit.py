@@ -1,7 +1,7 @@
 """Fit a rotation on a corpus: `voxnest matryoshka fit`."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -16,9 +16,10 @@ from voxnest.models.blame import blame_recording, one_line
 from voxnest.models.embedding import eval_mode
 from voxnest.models.encoder import SpeakerEncoder
 
-PIECE = 3.0
-"""Seconds. Prefixes have to bear what short recordings vary by."""
+PIECES = (1.5, 3.0)
+"""Their lengths in seconds. Prefixes have to bear what short recordings vary by."""
 PIECES_PER_UTTERANCE = 4
+"""Of each length, at most."""
 MIN_SPEAKERS = 50
 """Fewer are warned about. With 10, 50, 200 speakers of LibriSpeech (32, 165, 1086 pieces), 16 numbers of the default
 model, its space turned at random before, had an EER of 5.7%, 3.3%, 1.6% on others; 13.7% with no rotation."""
@@ -49,7 +50,8 @@ def fit(
         dims: sizes of embedding of the result; by default 8, 16, 32, 64, 128, ... below the encoder's own, and those.
         method: "pca", which needs no speakers, "discriminative", which does, or "learned", which wants many of them; by
             default "discriminative" where there are two or more.
-        center: take the mean embedding away too, in which all that was heard agrees: full-size cosines change then.
+        center: take the mean embedding away too, in which all voices agree (each speaker counts the same): full-size
+            cosines change then.
         count: the most utterances to embed.
         seed: of what is drawn.
         progress: called with the utterances embedded so far, and their number.
@@ -67,7 +69,7 @@ def fit(
     elif max(dims := set(dims), default=0) > size:
         raise ConfigError("dims", str(max(dims)), f"at most {size}, the size of the encoder's embedding")
     chosen = draw(utterances, count, seed)
-    embeddings, speakers = embed_pieces(encoder, chosen, progress, warn)
+    embeddings, speakers, recordings = embed_pieces(encoder, chosen, progress, warn)
     number = len(speakers.unique())
     if method is None:
         method = "discriminative" if number > 1 else "pca"
@@ -76,7 +78,7 @@ def fit(
             warn("corpus", f"{len(embeddings)} pieces of speech; with fewer than {size} some directions are arbitrary")
         if 1 < number < MIN_SPEAKERS:
             warn("corpus", f"{number} speakers; short embeddings get much better with {MIN_SPEAKERS} or more")
-    mean = embeddings.mean(dim=0) if center else None
+    mean = _mean_voice(embeddings, speakers) if center else None
     if mean is not None:
         embeddings = embeddings - mean
     if method == "pca":
@@ -84,8 +86,15 @@ def fit(
     elif method == "discriminative":
         rotation = discriminative_rotation(embeddings, speakers)
     else:
-        rotation = learned_rotation(embeddings, speakers, dims, seed=seed)
+        rotation = learned_rotation(embeddings, speakers, dims, recordings=recordings, seed=seed)
     return with_dims(encoder, dims, rotation, mean).to(next(encoder.parameters()).device)
+
+
+def _mean_voice(embeddings: Tensor, speakers: Tensor) -> Tensor:
+    """The mean `[d]` of the speakers' mean embeddings: who says more is no more of what voices have in common."""
+    _, index, counts = speakers.unique(return_inverse=True, return_counts=True)
+    sums = embeddings.new_zeros(len(counts), embeddings.shape[1]).index_add_(0, index, embeddings)
+    return (sums / counts[:, None]).mean(dim=0)
 
 
 def draw(utterances: Sequence[Utterance], count: int, seed: int = 0) -> list[Utterance]:
@@ -99,26 +108,40 @@ def draw(utterances: Sequence[Utterance], count: int, seed: int = 0) -> list[Utt
     return [utterance for utterance, _ in zip(order, range(count), strict=False)]
 
 
+class Pieces(NamedTuple):
+    """Pieces of utterances.
+
+    Attributes:
+        embeddings: `[n, d]`.
+        speakers: the number of each one's speaker, `[n]`.
+        recordings: which utterance it is of, `[n]`.
+    """
+
+    embeddings: Tensor
+    speakers: Tensor
+    recordings: Tensor
+
+
 @torch.inference_mode()
 def embed_pieces(
     encoder: SpeakerEncoder,
     utterances: Sequence[Utterance],
     progress: Callable[[int, int], None] | None = None,
     warn: Warn | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Embed pieces of `PIECE` seconds of utterances: embeddings `[n, d]` and the number of each one's speaker `[n]`.
+) -> Pieces:
+    """Embed pieces of utterances, of each of the lengths `PIECES`.
 
-    At most `PIECES_PER_UTTERANCE` of each; of one that is shorter than a piece, all of it. What cannot be read, is
-    shorter than the encoder takes, or has no finite embedding, is left out.
+    At most `PIECES_PER_UTTERANCE` of each length; of an utterance that is shorter than all, the whole. What cannot be
+    read, is shorter than the encoder takes, or has no finite embedding, is left out.
 
     Raises:
         CorpusError: nothing is left.
         CheckpointError: the encoder gives no finite embeddings.
     """
     device = next(encoder.parameters()).device
-    names = list(dict.fromkeys(utterance.speaker for utterance in utterances))
+    numbers = {name: index for index, name in enumerate(dict.fromkeys(each.speaker for each in utterances))}
     found: list[tuple[Tensor, int]] = []  # of which utterance
-    pending: list[tuple[np.ndarray, int]] = []
+    pending: dict[int, list[tuple[np.ndarray, int]]] = {size: [] for size in _sizes(encoder)}
     failures: dict[int, AudioError] = {}
 
     def leave_out(index: int, error: AudioError) -> None:
@@ -152,39 +175,49 @@ def embed_pieces(
             except Exception as error:  # a decoder's, or no memory
                 leave_out(index, AudioError(utterance.path, one_line(error)))
             else:
-                whole = [(samples, index) for samples in pieces if len(samples) == round(PIECE * encoder.sample_rate)]
-                pending += whole
-                if not whole:
-                    embed([(samples, index) for samples in pieces])
-            if len(pending) >= _BATCH:
-                embed(pending)
-                pending.clear()
+                for samples in pieces:
+                    if len(samples) in pending:
+                        pending[len(samples)].append((samples, index))
+                    else:
+                        embed([(samples, index)])
+            for alike in pending.values():
+                if len(alike) >= _BATCH:
+                    embed(alike)
+                    alike.clear()
             if progress is not None:
                 progress(index + 1, len(utterances))
-        if pending:
-            embed(pending)
+        for alike in pending.values():
+            if alike:
+                embed(alike)
     found = [(embedding, index) for embedding, index in found if index not in failures]
     if len(found) < 2:
         reasons = [f" ({error})" for error in failures.values()][:1]
         raise CorpusError("corpus", "".join([f"{len(found)} usable pieces of speech", *reasons]), "two")
-    speakers = torch.tensor([names.index(utterances[index].speaker) for _, index in found])
-    return torch.stack([embedding for embedding, _ in found]), speakers
+    speakers = torch.tensor([numbers[utterances[index].speaker] for _, index in found])
+    recordings = torch.tensor([index for _, index in found])
+    return Pieces(torch.stack([embedding for embedding, _ in found]), speakers, recordings)
+
+
+def _sizes(encoder: SpeakerEncoder) -> list[int]:
+    """`PIECES` in samples, those that the encoder takes."""
+    sizes = (round(seconds * encoder.sample_rate) for seconds in PIECES)
+    return [size for size in sizes if size >= encoder.min_samples]
 
 
 def _pieces(utterance: Utterance, encoder: SpeakerEncoder) -> list[np.ndarray]:
-    """Samples of pieces that lie evenly in an utterance and do not overlap."""
+    """Samples of pieces that lie evenly in an utterance; those of one length do not overlap."""
     rate = encoder.sample_rate
-    longest = (PIECES_PER_UTTERANCE + 1) * PIECE  # of hours of speech, the beginning will do
-    audio = read_audio(
+    longest = (PIECES_PER_UTTERANCE + 1) * max(PIECES)  # of hours of speech, the beginning will do
+    samples = read_audio(
         utterance.path,
         sample_rate=rate,
         offset=utterance.offset,
         duration=min(utterance.duration, longest),
         min_duration=encoder.min_samples / rate,
-    )
-    size = round(PIECE * rate)
-    count = min(len(audio.samples) // size, PIECES_PER_UTTERANCE)
-    if not count:
-        return [audio.samples]
-    starts = np.linspace(0, len(audio.samples) - size, count).astype(int)
-    return [audio.samples[start : start + size] for start in starts]
+    ).samples
+    pieces = []
+    for size in _sizes(encoder):
+        count = min(len(samples) // size, PIECES_PER_UTTERANCE)
+        starts = np.linspace(0, len(samples) - size, count).astype(int)
+        pieces += [samples[start : start + size] for start in starts]
+    return pieces or [samples]

@@ -9,16 +9,20 @@ from torch.nn import functional as F
 from voxnest.errors import ConfigError
 from voxnest.matryoshka.rotation import discriminative_rotation
 
-SPAN = 64
-"""Of the first so many directions shorter prefixes are made; longer ones lose next to nothing as they are."""
-STEPS, SPEAKERS, RATE = 150, 1024, 0.004
-AGREEMENT = 100.0
+LONGEST = 64
+"""The longest prefixes that are learnt for; longer ones lose next to nothing by directions that are solved for."""
+STEPS, SPEAKERS = 150, 1024
+RATE = 0.001
+"""Small: what is turned further tells the speakers apart that it is shown, and others less well."""
+AGREEMENT = 20.0
 """Weight of squared differences between the cosines of prefixes and of whole embeddings, beside the loss of speakers:
 without, prefixes learn the speakers that they are shown rather than voices."""
 
 
-def learned_rotation(embeddings: Tensor, speakers: Tensor, dims: Iterable[int], *, seed: int = 0) -> Tensor:
-    """`discriminative_rotation`, with its first directions turned until cosines of short prefixes are as they shall be.
+def learned_rotation(
+    embeddings: Tensor, speakers: Tensor, dims: Iterable[int], *, recordings: Tensor | None = None, seed: int = 0
+) -> Tensor:
+    """`discriminative_rotation`, turned on until cosines of prefixes are as they shall be.
 
     In each step, two embeddings each of many speakers: one shall find the other among all of them, by cosines of each
     prefix (a softmax, its scale learnt for each), and cosines of prefixes shall be those of whole embeddings. A
@@ -28,24 +32,25 @@ def learned_rotation(embeddings: Tensor, speakers: Tensor, dims: Iterable[int], 
     Args:
         embeddings: `[n, d]` of several pieces of each speaker; they are normalised in length.
         speakers: `[n]` whole numbers that name each one's speaker.
-        dims: sizes of prefixes; those below `SPAN` (and d) are learnt for.
+        dims: sizes of prefixes; those up to `LONGEST`, and below d, are learnt for.
+        recordings: `[n]` whole numbers that name the recording each one is a piece of. The two of a speaker are then of
+            different recordings, where there are several: two pieces of one have more in common than the voice.
         seed: of what is drawn.
 
     Returns:
-        Orthogonal `[d, d]`, a direction in each row. Prefixes of `SPAN` numbers and more are those of
-        `discriminative_rotation`.
+        Orthogonal `[d, d]`, a direction in each row.
 
     Raises:
         ConfigError: as there, and for fewer than two speakers of whom there are two embeddings.
     """
     start = discriminative_rotation(embeddings, speakers)
-    pairs = _Pairs(speakers, seed)
-    span = min(SPAN, len(start))
-    short = sorted({dim for dim in dims if dim < span})
+    size = len(start)
+    pairs = _Pairs(speakers, torch.arange(len(speakers)) if recordings is None else recordings, seed)
+    short = sorted({dim for dim in dims if dim < size and dim <= LONGEST})
     if not short:
         return start
     unit = F.normalize(embeddings.float()) @ start.T
-    turn = torch.zeros(span, span, requires_grad=True)
+    turn = torch.zeros(size, size, requires_grad=True)
     scales = torch.full((len(short),), 3.0, requires_grad=True)  # logarithms: 20 at first
     optimizer = torch.optim.Adam([{"params": [turn], "lr": RATE}, {"params": [scales], "lr": 10 * RATE}])
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
@@ -56,7 +61,7 @@ def learned_rotation(embeddings: Tensor, speakers: Tensor, dims: Iterable[int], 
             own = torch.arange(len(first))
             losses = []
             for dim, scale in zip(short, scales, strict=True):
-                one, other = (F.normalize(side[:, :span] @ rotation[:dim].T) for side in (first, second))
+                one, other = (F.normalize(side @ rotation[:dim].T) for side in (first, second))
                 cosines = one @ other.T
                 logits = scale.exp() * cosines
                 found = (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
@@ -66,7 +71,7 @@ def learned_rotation(embeddings: Tensor, speakers: Tensor, dims: Iterable[int], 
             optimizer.step()
             schedule.step()
     with torch.no_grad():
-        return torch.cat([_orthogonal(turn.double()).float() @ start[:span], start[span:]])
+        return _orthogonal(turn.double()).float() @ start
 
 
 class _Pairs:
@@ -74,17 +79,26 @@ class _Pairs:
 
     Args:
         speakers: `[n]` whole numbers.
+        recordings: `[n]` whole numbers.
         seed: of what is drawn.
 
     Raises:
         ConfigError: no two speakers have two.
     """
 
-    def __init__(self, speakers: Tensor, seed: int) -> None:
+    def __init__(self, speakers: Tensor, recordings: Tensor, seed: int) -> None:
         self.random = torch.Generator().manual_seed(seed)
-        order = speakers.argsort(stable=True)
+        both = torch.stack([speakers, recordings])
+        names, several = both.unique(dim=1)[0].unique(return_counts=True)
+        # Of a speaker with one recording, each piece counts as one.
+        alone = torch.isin(speakers, names[several == 1])
+        both[1] = torch.where(alone, torch.arange(len(speakers)), recordings)
+        order = both[1].argsort(stable=True)
+        self.order = order[speakers[order].argsort(stable=True)]
         counts = speakers.unique(return_counts=True)[1]
-        self.order, self.counts, self.starts = order, counts, counts.cumsum(0) - counts
+        self.counts, self.starts = counts, counts.cumsum(0) - counts
+        _, block, sizes = both[:, self.order].unique_consecutive(dim=1, return_inverse=True, return_counts=True)
+        self.block_sizes, self.block_starts = sizes[block], (sizes.cumsum(0) - sizes)[block]
         self.usable = (counts > 1).nonzero()[:, 0]
         if len(self.usable) < 2:
             raise ConfigError("speakers", f"{len(self.usable)} with two embeddings", "two of them")
@@ -92,11 +106,12 @@ class _Pairs:
     def draw(self, number: int) -> tuple[Tensor, Tensor]:
         """Rows of one embedding of each speaker, and of another one."""
         chosen = self.usable[torch.randperm(len(self.usable), generator=self.random)[:number]]
-        counts = self.counts[chosen]
-        one = (torch.rand(len(chosen), generator=self.random) * counts).long()
-        step = 1 + (torch.rand(len(chosen), generator=self.random) * (counts - 1)).long()
-        starts, other = self.starts[chosen], (one + step) % counts
-        return self.order[starts + one], self.order[starts + other]
+        counts, starts = self.counts[chosen], self.starts[chosen]
+        one = starts + (torch.rand(len(chosen), generator=self.random) * counts).long()
+        block = self.block_sizes[one]
+        other = starts + (torch.rand(len(chosen), generator=self.random) * (counts - block)).long()
+        other += torch.where(other >= self.block_starts[one], block, 0)
+        return self.order[one], self.order[other]
 
 
 def _orthogonal(free: Tensor) -> Tensor:
