@@ -15,8 +15,7 @@ STEPS, SPEAKERS = 150, 1024
 RATE = 0.001
 """Small: what is turned further tells the speakers apart that it is shown, and others less well."""
 AGREEMENT = 20.0
-"""Weight of squared differences between the cosines of prefixes and of whole embeddings, beside the loss of speakers:
-without, prefixes learn the speakers that they are shown rather than voices."""
+"""Weight of squared differences between the cosines of prefixes and of whole embeddings."""
 
 
 def learned_rotation(
@@ -41,11 +40,16 @@ def learned_rotation(
         Orthogonal `[d, d]`, a direction in each row.
 
     Raises:
-        ConfigError: as there, and for fewer than two speakers of whom there are two embeddings.
+        ConfigError: as there, for fewer than two speakers of whom there are two embeddings, or recordings of another
+            number.
     """
     start = discriminative_rotation(embeddings, speakers)
     size = len(start)
-    pairs = _Pairs(speakers, torch.arange(len(speakers)) if recordings is None else recordings, seed)
+    if recordings is None:
+        recordings = torch.arange(len(speakers))
+    elif recordings.shape != speakers.shape:
+        raise ConfigError("recordings", f"shape {list(recordings.shape)}", f"{list(speakers.shape)}, as the speakers")
+    pairs = _Pairs(speakers, recordings, seed)
     short = sorted({dim for dim in dims if dim < size and dim <= LONGEST})
     if not short:
         return start
