@@ -50,15 +50,16 @@ def test_a_plain_encoder_gets_prefixes_and_keeps_its_scores(corpus: Path, plain:
 
 def test_the_mean_of_all_speakers_is_taken_away_if_asked(corpus: Path, plain: Path, tmp_path: Path) -> None:
     shutil.copytree(corpus, uneven := tmp_path / "uneven")
-    for path in sorted(sorted(folder for folder in uneven.iterdir() if folder.is_dir())[0].rglob("*.wav"))[1:]:
-        path.unlink()  # of one speaker there is less than of the others, who do not count for more
+    speaker = min(folder for folder in uneven.iterdir() if folder.is_dir())
+    for path in sorted(speaker.rglob("*.wav"))[1:]:
+        path.unlink()  # less is there of one than of the others, who do not count for more
     output = tmp_path / "centered.safetensors"
     assert voxnest("matryoshka", "fit", plain, "--corpus", uneven, "--center", "-o", output) == 0
     utterances = draw(read_corpus(uneven), 1000)
     (before, speakers, _), (after, *_) = (embed_pieces(load_encoder(path), utterances) for path in (plain, output))
     distances = (torch.cdist(found, found) for found in (before, after))
     torch.testing.assert_close(*distances, atol=1e-3, rtol=1e-3)  # it is moved and turned
-    voices = torch.stack([after[speakers == speaker].mean(dim=0) for speaker in speakers.unique()])
+    voices = torch.stack([after[speakers == number].mean(dim=0) for number in speakers.unique()])
     assert voices.mean(dim=0).norm() < 1e-3 * before.mean(dim=0).norm() < after.mean(dim=0).norm()
     assert read_metadata(output)["metadata"]["rotation"]["centered"]
 
@@ -158,9 +159,8 @@ class Picky(ToneEncoder):
         return found * torch.where(peaks > 10, torch.nan, 1.0)[:, None]
 
 
-@pytest.mark.parametrize(
-    ("seconds", "pieces"), [(1, 1), (3, 3)]
-)  # embedded alone; in batches, two halves and the whole
+# One piece, embedded alone; or two halves and the whole, in batches.
+@pytest.mark.parametrize(("seconds", "pieces"), [(1, 1), (3, 3)])
 def test_a_recording_that_cannot_be_embedded_is_left_out_and_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: int, pieces: int
 ) -> None:

@@ -115,6 +115,9 @@ def test_the_two_embeddings_of_a_speaker_are_of_different_recordings_where_there
 def test_learned_prefixes_want_two_speakers_with_two_embeddings() -> None:
     with pytest.raises(ConfigError, match="1 with two embeddings"):
         learned_rotation(torch.randn(4, 96), torch.tensor([0, 0, 1, 2]), (8,))
+
+
+def test_recordings_that_are_not_as_many_as_embeddings_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"recordings: shape \[3\] .expected \[4\]"):
         learned_rotation(torch.randn(4, 96), torch.tensor([0, 0, 1, 1]), (8,), recordings=torch.arange(3))
 

@@ -87,8 +87,14 @@ def fit(
             warn=lambda subject, reason: warnings.append((subject, reason)),
         )
     speakers = len({utterance.speaker for utterance in found})
-    how = {"method": method.value, "centered": center}
-    save_encoder(turned, output, {"rotation": {"of": model, "corpus": str(corpus), "speakers": speakers, **how}})
+    rotation = {
+        "of": model,
+        "corpus": str(corpus),
+        "speakers": speakers,
+        "method": method.value,
+        "centered": center,
+    }
+    save_encoder(turned, output, {"rotation": rotation})
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     for subject, reason in warnings:
         errors.print(f"[yellow]warning:[/] {escape(f'{subject}: {reason}')}")

@@ -79,11 +79,11 @@ def learned_rotation(
 
 
 class _Pairs:
-    """Draws two embeddings each of different speakers who have them.
+    """Draws two embeddings each of different speakers who have them: of two recordings, of a speaker who has as many.
 
     Args:
-        speakers: `[n]` whole numbers.
-        recordings: `[n]` whole numbers.
+        speakers: `[n]` whole numbers that name each one's speaker.
+        recordings: `[n]` whole numbers that name each one's recording.
         seed: of what is drawn.
 
     Raises:
@@ -93,16 +93,17 @@ class _Pairs:
     def __init__(self, speakers: Tensor, recordings: Tensor, seed: int) -> None:
         self.random = torch.Generator().manual_seed(seed)
         both = torch.stack([speakers, recordings])
-        names, several = both.unique(dim=1)[0].unique(return_counts=True)
+        names, heard = both.unique(dim=1)[0].unique(return_counts=True)
         # Of a speaker with one recording, each piece counts as one.
-        alone = torch.isin(speakers, names[several == 1])
+        alone = torch.isin(speakers, names[heard == 1])
         both[1] = torch.where(alone, torch.arange(len(speakers)), recordings)
-        order = both[1].argsort(stable=True)
-        self.order = order[speakers[order].argsort(stable=True)]
+        # In the order of speakers; what is of one recording is a block in it.
+        _, block, sizes = both.unique(dim=1, return_inverse=True, return_counts=True)
+        self.order = block.argsort(stable=True)
+        block = block[self.order]
+        self.block_sizes, self.block_starts = sizes[block], (sizes.cumsum(0) - sizes)[block]
         counts = speakers.unique(return_counts=True)[1]
         self.counts, self.starts = counts, counts.cumsum(0) - counts
-        _, block, sizes = both[:, self.order].unique_consecutive(dim=1, return_inverse=True, return_counts=True)
-        self.block_sizes, self.block_starts = sizes[block], (sizes.cumsum(0) - sizes)[block]
         self.usable = (counts > 1).nonzero()[:, 0]
         if len(self.usable) < 2:
             raise ConfigError("speakers", f"{len(self.usable)} with two embeddings", "two of them")
