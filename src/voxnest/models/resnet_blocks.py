@@ -46,7 +46,7 @@ class ResidualSettings(EncoderSettings):
 
 
 _LEFT_TO_TORCH = 20480
-"""The most numbers of an input for which PyTorch does so: `use_mkldnn` in aten/src/ATen/native/Convolution.cpp."""
+"""The most numbers of an input for PyTorch's own code: `use_mkldnn` in its aten/src/ATen/native/Convolution.cpp."""
 
 
 class ConvNorm(nn.Module):
